@@ -1,0 +1,72 @@
+/* nn.h - operators on tensors. Each takes the run context first; given an empty tensor (an earlier failure) it returns an empty
+ * tensor, so a forward is written without checks and r->err is read once at its end. Row counts are flattened leading
+ * dimensions. With a tape the same calls record their backward. */
+#ifndef NM_NN_H
+#define NM_NN_H
+
+#include "nn/weight.h"
+
+/* What a product does to its result before storing it; zero-initialised: nothing, result in r->act. */
+typedef struct nm_epilogue {
+    nm_act act;
+    const nm_weight *gamma;    /* LayerScale [out], or NULL / absent */
+    const nm_tensor *residual; /* f32 [rows, out] added last; the result then is f32 and, when `inplace`, written over it */
+    bool inplace;
+    bool f32;                  /* result in f32 whatever r->act is */
+} nm_epilogue;
+
+/* y[..., out] = epilogue(x[..., in] W^T + b); x f32 or bf16, last dimension contiguous. */
+nm_tensor nm_linear(nm_run *r, nm_tensor x, const nm_linear_w *w, nm_epilogue e);
+/* y = x W^T with a bare weight (projections without bias). */
+nm_tensor nm_matmul_w(nm_run *r, nm_tensor x, const nm_weight *w, nm_epilogue e);
+
+/* x f32 [..., width] -> r->act; nm_layernorm_f32 keeps f32. */
+nm_tensor nm_layernorm(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps);
+nm_tensor nm_layernorm_f32(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps);
+
+/* Which keys a query sees. Sequences are ragged: offsets as in kernels/attention.h; q_offsets == NULL means q is
+ * [batch, queries, width] and k, v are [batch, keys, width]. */
+typedef struct nm_mask {
+    bool causal;
+    int64_t n_seq;
+    const int64_t *q_offsets, *k_offsets;
+    const float *key_bias; /* [key rows] or NULL */
+    const float *bias;     /* see nm_attn */
+    int64_t bias_seq, bias_head, bias_row;
+    float scale;           /* 0: head_dim^-0.5 */
+} nm_mask;
+
+/* q [.., heads*head_dim], k, v likewise (views into one fused projection are fine) -> [query rows, heads*head_dim], same dtype. */
+nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads, const nm_mask *m);
+
+/* rows[i] = table[ids[i]] (+ position[pos[i]] when given), f32 [n, width]. Ids outside the table are an error. */
+nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position);
+
+/* Images f32 [batch, channels, height, width] -> patch tokens f32 [batch, extra + grid_h*grid_w, width]; conv weight
+ * [width, channels, ph, pw]; the first `extra` rows of each image are left for class tokens (not initialised). */
+nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv, int extra);
+
+/* 2-D convolution on NHWC f32 [batch, h, w, c]; weight [out, in, kh, kw] (groups 1). Batch normalisation with running statistics is
+ * folded into the epilogue: y = act(conv(x) * s + t) (+ residual before act when given). */
+typedef struct nm_batchnorm_w { nm_weight weight, bias, running_mean, running_var; } nm_batchnorm_w;
+nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, const nm_batchnorm_w *bn, float eps, int stride, int pad, nm_act act);
+nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size);
+
+/* Element-wise and row operators on f32 tensors of one shape. */
+nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b);
+nm_tensor nm_activation(nm_run *r, nm_tensor x, nm_act act);
+nm_tensor nm_cast(nm_run *r, nm_tensor x, nm_dtype dtype);
+/* out[i] = x[rows[i]] for i < n: f32 [n, width]. */
+nm_tensor nm_gather_rows(nm_run *r, nm_tensor x, const int64_t *rows, int64_t n);
+/* Mean over rows [offsets[s], offsets[s+1]) of x f32 [rows, width] -> [n_seq, width]. */
+nm_tensor nm_mean_rows(nm_run *r, nm_tensor x, const int64_t *offsets, int64_t n_seq);
+/* Rows divided by max(norm, eps). */
+nm_tensor nm_normalize(nm_run *r, nm_tensor x, float eps);
+
+/* Position tables on another grid, f32: rows = [extra + old_h*old_w, width] -> [extra + new_h*new_w, width], the first `extra`
+ * rows kept. cubic -0.5 with antialias (open_clip, DINO) or -0.75 without (transformers); linear for 1-D tables (old_h == new_h == 1). */
+typedef enum nm_interp { NM_INTERP_BICUBIC_AA, NM_INTERP_BICUBIC, NM_INTERP_BILINEAR, NM_INTERP_LINEAR } nm_interp;
+bool nm_resize_positions(const float *rows, int64_t extra, int64_t old_h, int64_t old_w, float *out, int64_t new_h, int64_t new_w, int64_t width,
+                         nm_interp how);
+
+#endif

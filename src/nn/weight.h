@@ -1,0 +1,41 @@
+/* weight.h - a model's parameters: views into the checkpoint in their stored dtype, packed for a kernel once, lazily. */
+#ifndef NM_WEIGHT_H
+#define NM_WEIGHT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "tensor/run.h"
+
+#define NM_MAX_PARTS 3
+
+/* One parameter. A fused one (q, k, v as one [3 width, width] matrix) may lie in the file in parts, stacked along dimension 0;
+ * a transposed one is stored [in, out] where the declaration says [out, in]. */
+typedef struct nm_weight {
+    nm_shape shape;                   /* as declared; ndim < 0: absent (optional and not in the file) */
+    int n_parts;                      /* 0: not loaded */
+    nm_tensor part[NM_MAX_PARTS];     /* stored dtype, any strides */
+    bool transposed;
+    float *f32;                       /* vectors, scalars and position tables: made at load, [numel] contiguous, as declared */
+    bool owned_part;                  /* part[0].data was allocated for this weight (initialised, resized, trained) */
+    _Atomic(nm_packed *) packed[NM_DTYPES]; /* by compute dtype, made at first use */
+    struct nm_grad *grad;
+} nm_weight;
+
+typedef struct nm_linear_w { nm_weight weight /* [out, in] */, bias /* [out], optional */; } nm_linear_w;
+typedef struct nm_norm_w { nm_weight weight /* [width] */, bias /* [width], optional */; } nm_norm_w;
+
+static inline bool nm_has(const nm_weight *w) { return w->n_parts > 0; }
+
+/* The whole parameter as contiguous f32 in the declared layout, into dst [numel]. */
+void nm_weight_copy_f32(const nm_weight *w, float *dst);
+/* Sets w->f32 (once). */
+bool nm_weight_make_f32(nm_weight *w);
+/* The packed form for a compute dtype, made under a lock at the first call; matrices of [out, in...] are packed as
+ * [out, product of the rest]. NULL with r->err set on failure. Thread safe. */
+const nm_packed *nm_weight_packed(nm_run *r, const nm_weight *w, nm_dtype compute);
+/* Replaces the value by `data` (f32, contiguous, allocated with nm_alloc, owned from now on) of `shape`. */
+void nm_weight_set(nm_weight *w, float *data, nm_shape shape);
+void nm_weight_free(nm_weight *w); /* what the weight owns, not the file's memory */
+
+#endif
