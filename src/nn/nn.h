@@ -42,9 +42,13 @@ nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int hea
 /* rows[i] = table[ids[i]] (+ position[pos[i]] when given), f32 [n, width]. Ids outside the table are an error. */
 nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position);
 
-/* Images f32 [batch, channels, height, width] -> patch tokens f32 [batch, extra + grid_h*grid_w, width]; conv weight
- * [width, channels, ph, pw]; the first `extra` rows of each image are left for class tokens (not initialised). */
-nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv, int extra);
+/* Images f32 [batch, channels, height, width] -> patch tokens f32 [batch, grid_h * grid_w, width], row-major over the grid; conv weight
+ * [width, channels, ph, pw] with kernel = stride. */
+nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv);
+
+/* tokens f32 [batch, n, width] -> [batch, extra + n, width]: the rows of `first` ([extra, width] or [width], class tokens; NULL or absent:
+ * extra = 0) before each image's tokens, then positions ([extra + n, width], NULL: none) added. */
+nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const float *positions);
 
 /* 2-D convolution on NHWC f32 [batch, h, w, c]; weight [out, in, kh, kw] (groups 1). Batch normalisation with running statistics is
  * folded into the epilogue: y = act(conv(x) * s + t) (+ residual before act when given). */
