@@ -1,0 +1,13 @@
+# cmake --install BUILD [--prefix P]: libnoema.so/.a, headers, pkg-config file, the command, its man page and completions.
+include(GNUInstallDirs)
+install(TARGETS noema_shared noema_static LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY include/noema DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+configure_file(cmake/noema.pc.in ${CMAKE_CURRENT_BINARY_DIR}/noema.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/noema.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+if(TARGET noema)
+  install(TARGETS noema RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
+install(FILES docs/noema.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 OPTIONAL)
+install(FILES scripts/completions/noema.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME noema OPTIONAL)
+install(FILES scripts/completions/_noema DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions OPTIONAL)
+install(FILES scripts/completions/noema.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d OPTIONAL)
