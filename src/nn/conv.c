@@ -69,15 +69,17 @@ static void position_images(void *arg, int64_t b, int64_t e, int worker)
     }
 }
 
-nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const float *positions)
+nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions)
 {
     if (!tokens.data || !nm_run_ok(r))
         return (nm_tensor){ 0 };
     int64_t width = tokens.shape[tokens.ndim - 1], extra = first && nm_has(first) ? nm_shape_numel(first->shape) / width : 0;
-    if (tokens.ndim != 3 || tokens.dtype != NM_F32 || !nm_is_contiguous(&tokens) || (extra && !first->f32))
-        return nm_run_fail(r, NOEMA_E_INTERNAL, "positions: expected f32 tokens [batch, n, width]");
+    bool table = positions && nm_has(positions);
+    if (tokens.ndim != 3 || tokens.dtype != NM_F32 || !nm_is_contiguous(&tokens) || (extra && !first->f32) ||
+        (table && (!positions->f32 || nm_shape_numel(positions->shape) != (extra + tokens.shape[1]) * width)))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "positions: expected f32 tokens [batch, n, width] and a table of their rows");
     nm_tensor x = nm_new(r, NM_F32, NM_SHAPE(tokens.shape[0], extra + tokens.shape[1], width));
-    position_job j = { r, tokens.data, extra ? first->f32 : NULL, positions, x.data, tokens.shape[1], extra, width };
+    position_job j = { r, tokens.data, extra ? first->f32 : NULL, table ? positions->f32 : NULL, x.data, tokens.shape[1], extra, width };
     if (x.data)
         nm_parallel_for(r->pool, tokens.shape[0], 1, position_images, &j);
     return x;

@@ -47,8 +47,8 @@ nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight
 nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv);
 
 /* tokens f32 [batch, n, width] -> [batch, extra + n, width]: the rows of `first` ([extra, width] or [width], class tokens; NULL or absent:
- * extra = 0) before each image's tokens, then positions ([extra + n, width], NULL: none) added. */
-nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const float *positions);
+ * extra = 0) before each image's tokens, then positions ([extra + n, width] with its f32 form made, NULL or absent: none) added. */
+nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions);
 
 /* 2-D convolution on NHWC f32 [batch, h, w, c]; weight [out, in, kh, kw] (groups 1). Batch normalisation with running statistics is
  * folded into the epilogue: y = act(conv(x) * s + t) (+ residual before act when given). */
