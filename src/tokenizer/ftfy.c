@@ -52,7 +52,7 @@ static void fix_width(nm_u32 *a, nm_u32 *tmp)
         } else if (c >= 0xFF5F && c < 0xFFF0) {
             one.n = 0;
             nm_u32_put(&one, c);
-            nm_normalize(&one, NM_NFKC, &scratch);
+            nm_text_norm(&one, NM_NFKC, &scratch);
             nm_u32_append(tmp, one.p, one.n);
         } else {
             nm_u32_put(tmp, c);
@@ -130,7 +130,7 @@ static noema_status fix_line(nm_u32 *a, nm_u32 *before, nm_u32 *tmp, bool entiti
         fix_quotes_and_breaks(a);
         remove_escapes(a);
         remove_controls(a);
-        nm_normalize(a, NM_NFC, tmp);
+        nm_text_norm(a, NM_NFC, tmp);
         if (a->failed || before->failed || tmp->failed)
             return nm_fail(err, NOEMA_E_MEMORY, "text of %zu characters: out of memory", before->n);
         if (nm_u32_same(a, before))

@@ -228,7 +228,7 @@ static void order_marks(nm_u32 *a, uint32_t *tmp)
     }
 }
 
-void nm_normalize(nm_u32 *a, int form, nm_u32 *tmp)
+void nm_text_norm(nm_u32 *a, int form, nm_u32 *tmp)
 {
     const bool compat = form == NM_NFKC || form == NM_NFKD, compose = form == NM_NFC || form == NM_NFKC;
     const uint32_t quiet = form == NM_NFC ? 0x300 : compat ? 0xA0 : 0xC0; /* below: already in the form, alone and together */

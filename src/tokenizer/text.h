@@ -65,7 +65,7 @@ void nm_lower_per_char(nm_u32 *a, nm_u32 *tmp);
 
 enum { NM_NFC, NM_NFD, NM_NFKC, NM_NFKD };
 /* Normal form in place, O(n log n) also for long runs of combining marks; `tmp` is scratch. */
-void nm_normalize(nm_u32 *a, int form, nm_u32 *tmp);
+void nm_text_norm(nm_u32 *a, int form, nm_u32 *tmp);
 void nm_strip_marks(nm_u32 *a); /* deletes category Mn */
 
 #endif
