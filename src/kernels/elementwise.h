@@ -35,4 +35,6 @@ typedef struct nm_elementwise_kernels {
     nm_avgpool_fn *avgpool;
 } nm_elementwise_kernels;
 
+void nm_elementwise_kernels_init(nm_elementwise_kernels *k, uint32_t features);
+
 #endif

@@ -25,4 +25,6 @@ typedef struct nm_norm_kernels {
     nm_softmax_fn *softmax;
 } nm_norm_kernels;
 
+void nm_norm_kernels_init(nm_norm_kernels *k, uint32_t features);
+
 #endif

@@ -20,6 +20,8 @@ typedef void nm_dots_fn(int64_t nq, const float *queries, int64_t n_rows, int64_
 
 typedef struct nm_scan_kernels { nm_dots_fn *dots; } nm_scan_kernels;
 
+void nm_scan_kernels_init(nm_scan_kernels *k, uint32_t features);
+
 /* The k best rows of each query by inner product, best first, ties by the smaller row number; hits [nq, k], unused places have
  * row -1. `skip` is a bitmap of rows to leave out (deleted), or NULL. Parallel over rows; scratch as stated by nm_scan_scratch. */
 size_t nm_scan_scratch(int64_t nq, int64_t k, int workers);

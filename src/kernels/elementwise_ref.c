@@ -1,0 +1,113 @@
+/* elementwise_ref.c - conversions, activations, patches and pooling in plain C: see elementwise.h. */
+#include <math.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "kernels/elementwise.h"
+#include "kernels/elementwise_variants.h"
+
+static inline float load(const void *p, nm_dtype t, int64_t i)
+{
+    switch (t) {
+    case NM_BF16: return nm_bf16_to_f32(((const nm_bf16 *)p)[i]);
+    case NM_F16: return nm_f16_to_f32(((const nm_f16 *)p)[i]);
+    default: return ((const float *)p)[i];
+    }
+}
+
+static inline void store(void *p, nm_dtype t, int64_t i, float v)
+{
+    switch (t) {
+    case NM_BF16: ((nm_bf16 *)p)[i] = nm_f32_to_bf16(v); break;
+    case NM_F16: ((nm_f16 *)p)[i] = nm_f32_to_f16(v); break;
+    default: ((float *)p)[i] = v; break;
+    }
+}
+
+void nm_cast_ref(int64_t n, const void *src, nm_dtype src_dtype, void *dst, nm_dtype dst_dtype)
+{
+    if (src_dtype == dst_dtype) {
+        if (n > 0)
+            memmove(dst, src, (size_t)n * nm_dtype_size(src_dtype));
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        store(dst, dst_dtype, i, load(src, src_dtype, i));
+}
+
+static float activate(float x, nm_act act)
+{
+    switch (act) {
+    case NM_ACT_QUICK_GELU: return x / (1 + expf(-1.702f * x));
+    case NM_ACT_GELU: return 0.5f * x * (1 + erff(x * 0.70710678f));
+    case NM_ACT_GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case NM_ACT_RELU: return x < 0 ? 0 : x;
+    case NM_ACT_SILU: return x / (1 + expf(-x));
+    case NM_ACT_TANH: return tanhf(x);
+    default: return x;
+    }
+}
+
+void nm_act_ref(int64_t n, const float *x, nm_act act, float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = activate(x[i], act);
+}
+
+void nm_add_ref(int64_t n, const float *a, const float *b, float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a[i] + b[i];
+}
+
+void nm_mul_ref(int64_t n, const float *a, const float *b, float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a[i] * b[i];
+}
+
+void nm_patchify_ref(const float *image, int64_t channels, int64_t height, int64_t width, int64_t ph, int64_t pw, void *dst,
+                     nm_dtype dst_dtype)
+{
+    int64_t grid_h = height / ph, grid_w = width / pw, o = 0;
+    for (int64_t gy = 0; gy < grid_h; gy++)
+        for (int64_t gx = 0; gx < grid_w; gx++)
+            for (int64_t c = 0; c < channels; c++)
+                for (int64_t y = 0; y < ph; y++, o += pw)
+                    nm_cast_ref(pw, image + (c * height + gy * ph + y) * width + gx * pw, NM_F32,
+                                (char *)dst + (size_t)o * nm_dtype_size(dst_dtype), dst_dtype);
+}
+
+void nm_im2col_ref(const float *x, int64_t h, int64_t w, int64_t c, int64_t kh, int64_t kw, int64_t stride, int64_t pad, int64_t oy_begin,
+                   int64_t oy_end, int64_t out_w, float *dst)
+{
+    size_t pixel = (size_t)c * sizeof *x;
+    for (int64_t oy = oy_begin; oy < oy_end; oy++)
+        for (int64_t ox = 0; ox < out_w; ox++)
+            for (int64_t ky = 0; ky < kh; ky++)
+                for (int64_t kx = 0; kx < kw; kx++, dst += c) {
+                    int64_t iy = oy * stride - pad + ky, ix = ox * stride - pad + kx;
+                    if (iy < 0 || iy >= h || ix < 0 || ix >= w)
+                        memset(dst, 0, pixel);
+                    else
+                        memcpy(dst, x + (iy * w + ix) * c, pixel);
+                }
+}
+
+void nm_avgpool_ref(const float *x, int64_t h, int64_t w, int64_t c, int64_t s, float *y)
+{
+    float inv = 1 / (float)(s * s);
+    for (int64_t oy = 0; oy < h / s; oy++)
+        for (int64_t ox = 0; ox < w / s; ox++, y += c) {
+            for (int64_t i = 0; i < c; i++)
+                y[i] = 0;
+            for (int64_t ky = 0; ky < s; ky++)
+                for (int64_t kx = 0; kx < s; kx++) {
+                    const float *p = x + ((oy * s + ky) * w + ox * s + kx) * c;
+                    for (int64_t i = 0; i < c; i++)
+                        y[i] += p[i];
+                }
+            for (int64_t i = 0; i < c; i++)
+                y[i] *= inv;
+        }
+}
