@@ -1,8 +1,8 @@
-/* attention.c - attention and token embedding: see nn.h. */
+/* attention.c - attention and its backward: see nn.h. */
+#include <math.h>
 #include <string.h>
 
-#include "base/half.h"
-#include "nn/nn.h"
+#include "nn/ops.h"
 
 /* Collapses [.., width] into rows with one stride. */
 static bool rows_of(const nm_tensor *t, int64_t *rows, int64_t *ld)
@@ -25,6 +25,142 @@ static int64_t *regular_offsets(nm_run *r, int64_t batch, int64_t len)
     for (int64_t i = 0; o && i <= batch; i++)
         o[i] = i * len;
     return o;
+}
+
+/* ---- backward ----
+ * Per sequence and head, P recomputed: dV = P^T dO; dP = dO V^T; dS = P (dP - rowsum(P dP)); dQ = scale dS K; dK = scale dS^T Q.
+ * Every inner loop runs along a row with one factor in front (axpy), so that compilers vectorise it without reassociating. */
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define CLONES
+#endif
+
+CLONES static void axpy(int64_t n, float a, const float *restrict x, float *restrict y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+typedef struct attention_saved { nm_attn a; nm_tensor q, k, v, out; int64_t most_q, most_k; } attention_saved;
+typedef struct attention_back {
+    const attention_saved *s;
+    nm_run *r;
+    const float *dout;
+    float *dq, *dk, *dv, *scratch;
+    int64_t per_worker;
+} attention_back;
+
+static void load_head(const attention_back *j, const void *p, int64_t row, int64_t stride, int head, int64_t rows, float *dst)
+{
+    const nm_attn *a = &j->s->a;
+    for (int64_t i = 0; i < rows; i++)
+        j->r->kn->elementwise.cast(a->head_dim, (const char *)p + (size_t)((row + i) * stride + (int64_t)head * a->head_dim) * nm_dtype_size(a->dtype),
+                                   a->dtype, dst + i * a->head_dim, NM_F32);
+}
+
+/* out[i, :] = sum over t of x[i, t] y[j, t]: y is turned once so that the sum runs along rows. */
+static void outer_dots(int64_t m, int64_t n, int64_t d, const float *x, const float *y, float *turned, float *out)
+{
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t t = 0; t < d; t++)
+            turned[t * n + j] = y[j * d + t];
+    memset(out, 0, (size_t)(m * n) * sizeof *out);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t t = 0; t < d; t++)
+            axpy(n, x[i * d + t], turned + t * n, out + i * n);
+}
+
+static void probabilities(const attention_back *j, int64_t seq, int head, int64_t lq, int64_t lk, float *p)
+{
+    const nm_attn *a = &j->s->a;
+    for (int64_t i = 0; i < lq; i++) {
+        float *row = p + i * lk;
+        for (int64_t c = 0; c < lk; c++) {
+            row[c] *= a->scale;
+            if (a->key_bias)
+                row[c] += a->key_bias[a->k_offsets[seq] + c];
+            if (a->bias)
+                row[c] += a->bias[seq * a->bias_seq + head * a->bias_head + i * a->bias_row + c];
+            if (a->causal && c > i + lk - lq)
+                row[c] = -INFINITY;
+        }
+        j->r->kn->norm.softmax(1, lk, row, lk);
+        for (int64_t c = 0; c < lk; c++)
+            if (!(row[c] > 0))
+                row[c] = 0; /* a fully masked row gives zeros */
+    }
+}
+
+static void attention_back_heads(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const attention_back *j = arg;
+    const attention_saved *s = j->s;
+    const nm_attn *a = &s->a;
+    int64_t d = a->head_dim, mq = s->most_q, mk = s->most_k;
+    float *q = j->scratch + worker * j->per_worker, *k = q + mq * d, *v = k + mk * d, *turned = v + mk * d, *p = turned + mk * d, *dp = p + mq * mk;
+    for (int64_t unit = begin; unit < end; unit++) {
+        int64_t seq = unit / a->heads, q0 = a->q_offsets[seq], k0 = a->k_offsets[seq], lq = a->q_offsets[seq + 1] - q0, lk = a->k_offsets[seq + 1] - k0;
+        int head = (int)(unit % a->heads);
+        load_head(j, a->q, q0, a->q_stride, head, lq, q);
+        load_head(j, a->k, k0, a->k_stride, head, lk, k);
+        load_head(j, a->v, k0, a->v_stride, head, lk, v);
+        outer_dots(lq, lk, d, q, k, turned, p);
+        probabilities(j, seq, head, lq, lk, p);
+        const float *dout = j->dout + q0 * a->out_stride + head * d;
+        for (int64_t i = 0; j->dv && i < lq; i++)
+            for (int64_t c = 0; c < lk; c++)
+                axpy(d, p[i * lk + c], dout + i * a->out_stride, j->dv + (k0 + c) * a->v_stride + head * d);
+        for (int64_t c = 0; c < lk; c++)
+            for (int64_t t = 0; t < d; t++)
+                turned[t * lk + c] = v[c * d + t];
+        for (int64_t i = 0; i < lq; i++) {
+            float *ds = dp + i * lk, *pr = p + i * lk;
+            memset(ds, 0, (size_t)lk * sizeof *ds);
+            for (int64_t t = 0; t < d; t++)
+                axpy(lk, dout[i * a->out_stride + t], turned + t * lk, ds);
+            double sum = 0;
+            for (int64_t c = 0; c < lk; c++)
+                sum += (double)pr[c] * (double)ds[c];
+            for (int64_t c = 0; c < lk; c++)
+                ds[c] = pr[c] * (ds[c] - (float)sum) * a->scale;
+            for (int64_t c = 0; c < lk; c++) {
+                if (j->dq)
+                    axpy(d, ds[c], k + c * d, j->dq + (q0 + i) * a->q_stride + head * d);
+                if (j->dk)
+                    axpy(d, ds[c], q + i * d, j->dk + (k0 + c) * a->k_stride + head * d);
+            }
+        }
+    }
+}
+
+static void attention_backward(nm_run *r, void *saved)
+{
+    attention_saved *s = saved;
+    int64_t d = s->a.head_dim, per = (s->most_q + 3 * s->most_k) * d + 2 * s->most_q * s->most_k + 64;
+    attention_back j = { s, r, nm_grad_read(&s->out), nm_grad_data(r, &s->q), nm_grad_data(r, &s->k), nm_grad_data(r, &s->v), NULL, per };
+    j.scratch = nm_scratch(r, (size_t)(per * nm_pool_size(r->pool)) * sizeof(float));
+    if (j.scratch)
+        nm_parallel_for(r->pool, s->a.n_seq * s->a.heads, 1, attention_back_heads, &j);
+}
+
+static void record_attention(nm_run *r, nm_attn a, nm_tensor q, nm_tensor k, nm_tensor v, nm_tensor *out)
+{
+    nm_track(r, out);
+    attention_saved *s = NM_SAVE(r, attention_saved, a, q, k, v, *out, 0, 0);
+    if (!s)
+        return;
+    s->a.q_offsets = nm_save_(r, a.q_offsets, (size_t)(a.n_seq + 1) * sizeof *a.q_offsets);
+    s->a.k_offsets = nm_save_(r, a.k_offsets, (size_t)(a.n_seq + 1) * sizeof *a.k_offsets);
+    if (a.key_bias)
+        s->a.key_bias = nm_save_(r, a.key_bias, (size_t)a.k_offsets[a.n_seq] * sizeof *a.key_bias);
+    for (int64_t i = 0; nm_run_ok(r) && i < a.n_seq; i++) {
+        int64_t lq = a.q_offsets[i + 1] - a.q_offsets[i], lk = a.k_offsets[i + 1] - a.k_offsets[i];
+        s->most_q = lq > s->most_q ? lq : s->most_q;
+        s->most_k = lk > s->most_k ? lk : s->most_k;
+    }
+    nm_record(r, out, attention_backward, s);
 }
 
 nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads, const nm_mask *m)
@@ -66,52 +202,10 @@ nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int hea
     if (!nm_run_ok(r))
         return (nm_tensor){ 0 };
     nm_attention_run(r->kn, &a, r->pool, scratch);
-    nm_arena_rewind(r->arena, mark);
-    return out;
-}
-
-/* ---- token embedding ---- */
-
-static bool add_row(nm_run *r, float *dst, const nm_weight *w, int64_t row, bool add, float *tmp)
-{
-    int64_t width = w->shape.dim[1];
-    if (row < 0 || row >= w->shape.dim[0]) {
-        nm_run_fail(r, NOEMA_E_ARGUMENT, "token or position %lld is outside a table of %lld rows", (long long)row, (long long)w->shape.dim[0]);
-        return false;
-    }
-    const nm_tensor *t = &w->part[0];
-    const float *src = NULL;
-    if (w->f32)
-        src = w->f32 + row * width;
-    else if (t->stride[1] == 1 && (t->dtype == NM_F32 || t->dtype == NM_F16 || t->dtype == NM_BF16)) {
-        const char *p = (const char *)t->data + (size_t)(row * t->stride[0]) * nm_dtype_size(t->dtype);
-        r->kn->elementwise.cast(width, p, t->dtype, tmp, NM_F32);
-        src = tmp;
-    } else {
-        nm_weight one = { .shape = NM_SHAPE(1, width), .n_parts = 1, .part = { nm_rows(*t, row, row + 1) } };
-        nm_weight_copy_f32(&one, tmp);
-        src = tmp;
-    }
-    if (add)
-        r->kn->elementwise.add(width, dst, src, dst);
+    bool wants = nm_wants(r, &q) || nm_wants(r, &k) || nm_wants(r, &v);
+    if (wants)
+        record_attention(r, a, q, k, v, &out); /* copies the offsets: the arena is not rewound below it */
     else
-        memcpy(dst, src, (size_t)width * sizeof *dst);
-    return true;
-}
-
-nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position)
-{
-    if (!nm_run_ok(r))
-        return (nm_tensor){ 0 };
-    if (!nm_has(table) || table->shape.ndim != 2 || (position && (position->shape.ndim != 2 || position->shape.dim[1] != table->shape.dim[1])))
-        return nm_run_fail(r, NOEMA_E_INTERNAL, "embedding: expected tables of one width");
-    int64_t width = table->shape.dim[1];
-    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(n, width));
-    float *tmp = nm_scratch(r, (size_t)width * sizeof *tmp);
-    for (int64_t i = 0; y.data && tmp && i < n; i++) {
-        float *dst = (float *)y.data + i * width;
-        if (!add_row(r, dst, table, ids[i], false, tmp) || (position && !add_row(r, dst, position, pos ? pos[i] : i, true, tmp)))
-            return (nm_tensor){ 0 };
-    }
-    return y;
+        nm_arena_rewind(r->arena, mark);
+    return out;
 }

@@ -1,89 +1,9 @@
-/* conv.c - patch embedding, convolution with folded batch normalisation, pooling, position tables: see nn.h. */
+/* conv.c - convolution with folded batch normalisation, pooling, position tables on another grid: see nn.h. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "nn/nn.h"
-
-/* ---- patch embedding ---- */
-
-typedef struct patch_job { nm_run *r; const float *pixels; char *rows; nm_dtype dtype; int64_t c, h, w, ph, pw, grid; } patch_job;
-
-static void patch_images(void *arg, int64_t b, int64_t e, int worker)
-{
-    const patch_job *j = arg;
-    (void)worker;
-    for (int64_t i = b; i < e; i++)
-        j->r->kn->elementwise.patchify(j->pixels + i * j->c * j->h * j->w, j->c, j->h, j->w, j->ph, j->pw,
-                                       j->rows + (size_t)(i * j->grid * j->c * j->ph * j->pw) * nm_dtype_size(j->dtype), j->dtype);
-}
-
-nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv)
-{
-    if (!pixels.data || !nm_run_ok(r))
-        return (nm_tensor){ 0 };
-    const nm_shape *s = &conv->weight.shape;
-    if (pixels.ndim != 4 || s->ndim != 4 || pixels.shape[1] != s->dim[1] || pixels.dtype != NM_F32 || !nm_is_contiguous(&pixels) ||
-        pixels.shape[2] < s->dim[2] || pixels.shape[3] < s->dim[3])
-        return nm_run_fail(r, NOEMA_E_ARGUMENT, "patch embedding: expected f32 images [n, channels, height, width] of at least one patch");
-    int64_t n = pixels.shape[0], width = s->dim[0], ph = s->dim[2], pw = s->dim[3];
-    int64_t grid = pixels.shape[2] / ph * (pixels.shape[3] / pw), k = s->dim[1] * ph * pw;
-    nm_tensor x = nm_new(r, NM_F32, NM_SHAPE(n, grid, width));
-    nm_arena_mark mark = nm_arena_get_mark(r->arena);
-    nm_tensor rows = nm_new(r, r->act, NM_SHAPE(n * grid, k));
-    /* int8 would round the 8-bit pixels a second time: the first product stays in the activations' dtype */
-    const nm_packed *b = nm_weight_packed(r, &conv->weight, r->act == NM_BF16 ? NM_BF16 : NM_F32);
-    if (!rows.data || !b)
-        return (nm_tensor){ 0 };
-    patch_job j = { r, pixels.data, rows.data, rows.dtype, s->dim[1], pixels.shape[2], pixels.shape[3], ph, pw, grid };
-    nm_parallel_for(r->pool, n, 1, patch_images, &j);
-    nm_gemm g = { .m = n * grid, .a = rows.data, .a_dtype = rows.dtype, .lda = k, .b = b, .c = x.data, .c_dtype = NM_F32, .ldc = width, .alpha = 1,
-                  .bias = nm_has(&conv->bias) ? conv->bias.f32 : NULL };
-    void *scratch = nm_scratch(r, nm_gemm_scratch(r->kn, &g, nm_pool_size(r->pool)));
-    if (!nm_run_ok(r))
-        return (nm_tensor){ 0 };
-    nm_gemm_run(r->kn, &g, r->pool, scratch);
-    nm_arena_rewind(r->arena, mark);
-    return x;
-}
-
-typedef struct position_job { const nm_run *r; const float *tokens, *first, *positions; float *out; int64_t n, extra, width; } position_job;
-
-static void position_images(void *arg, int64_t b, int64_t e, int worker)
-{
-    const position_job *j = arg;
-    (void)worker;
-    for (int64_t i = b; i < e; i++) {
-        float *o = j->out + i * (j->extra + j->n) * j->width;
-        const float *t = j->tokens + i * j->n * j->width;
-        size_t head = (size_t)(j->extra * j->width), body = (size_t)(j->n * j->width);
-        if (!j->positions) {
-            if (head)
-                memcpy(o, j->first, head * sizeof *o);
-            memcpy(o + head, t, body * sizeof *o);
-            continue;
-        }
-        if (head)
-            j->r->kn->elementwise.add((int64_t)head, j->first, j->positions, o);
-        j->r->kn->elementwise.add((int64_t)body, t, j->positions + head, o + head);
-    }
-}
-
-nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions)
-{
-    if (!tokens.data || !nm_run_ok(r))
-        return (nm_tensor){ 0 };
-    int64_t width = tokens.shape[tokens.ndim - 1], extra = first && nm_has(first) ? nm_shape_numel(first->shape) / width : 0;
-    bool table = positions && nm_has(positions);
-    if (tokens.ndim != 3 || tokens.dtype != NM_F32 || !nm_is_contiguous(&tokens) || (extra && !first->f32) ||
-        (table && (!positions->f32 || nm_shape_numel(positions->shape) != (extra + tokens.shape[1]) * width)))
-        return nm_run_fail(r, NOEMA_E_INTERNAL, "positions: expected f32 tokens [batch, n, width] and a table of their rows");
-    nm_tensor x = nm_new(r, NM_F32, NM_SHAPE(tokens.shape[0], extra + tokens.shape[1], width));
-    position_job j = { r, tokens.data, extra ? first->f32 : NULL, table ? positions->f32 : NULL, x.data, tokens.shape[1], extra, width };
-    if (x.data)
-        nm_parallel_for(r->pool, tokens.shape[0], 1, position_images, &j);
-    return x;
-}
+#include "nn/ops.h"
 
 /* ---- convolution ---- */
 
@@ -185,11 +105,7 @@ nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, const nm_batchno
             nm_parallel_for(r->pool, oh, 4, im2col_rows, &ij);
         nm_gemm g = { .m = direct ? n * oh * ow : oh * ow, .a = direct ? x.data : cols, .a_dtype = NM_F32, .lda = k, .b = b,
                       .c = (float *)y.data + (direct ? 0 : i * oh * ow * o), .c_dtype = NM_F32, .ldc = o, .alpha = 1 };
-        nm_arena_mark inner = nm_arena_get_mark(r->arena);
-        void *scratch = nm_scratch(r, nm_gemm_scratch(r->kn, &g, nm_pool_size(r->pool)));
-        if (nm_run_ok(r))
-            nm_gemm_run(r->kn, &g, r->pool, scratch);
-        nm_arena_rewind(r->arena, inner);
+        nm_product(r, &g);
     }
     float *gamma = nm_scratch(r, (size_t)o * 2 * sizeof *gamma);
     if (!nm_run_ok(r) || !b)

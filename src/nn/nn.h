@@ -60,6 +60,7 @@ nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size);
 nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b);
 nm_tensor nm_activation(nm_run *r, nm_tensor x, nm_act act);
 nm_tensor nm_cast(nm_run *r, nm_tensor x, nm_dtype dtype);
+nm_tensor nm_scale_columns(nm_run *r, nm_tensor x, const nm_weight *gamma); /* x[.., c] * gamma[c] */
 /* out[i] = x[rows[i]] for i < n: f32 [n, width]. */
 nm_tensor nm_gather_rows(nm_run *r, nm_tensor x, const int64_t *rows, int64_t n);
 /* Mean over rows [offsets[s], offsets[s+1]) of x f32 [rows, width] -> [n_seq, width]. */

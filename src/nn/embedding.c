@@ -1,0 +1,190 @@
+/* embedding.c - token embedding, patch embedding and positions, each beside its backward: see nn.h. */
+#include <string.h>
+
+#include "nn/ops.h"
+
+/* ---- token embedding ---- */
+
+typedef struct embedding_saved { nm_tensor y; const nm_weight *table, *position; const int32_t *ids, *pos; int64_t n, width; } embedding_saved;
+
+/* Rows are added in token order: repeated ids give the same bits on any number of threads. */
+static void embedding_backward(nm_run *r, void *saved)
+{
+    embedding_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y);
+    float *dt = nm_trains(r, s->table) ? nm_weight_grad(r, s->table) : NULL, *dp = nm_trains(r, s->position) ? nm_weight_grad(r, s->position) : NULL;
+    for (int64_t i = 0; i < s->n; i++, dy += s->width) {
+        int64_t row = s->ids[i], at = s->pos ? s->pos[i] : i;
+        if (dt)
+            r->kn->elementwise.add(s->width, dt + row * s->width, dy, dt + row * s->width);
+        if (dp)
+            r->kn->elementwise.add(s->width, dp + at * s->width, dy, dp + at * s->width);
+    }
+}
+
+
+static bool add_row(nm_run *r, float *dst, const nm_weight *w, int64_t row, bool add, float *tmp)
+{
+    int64_t width = w->shape.dim[1];
+    if (row < 0 || row >= w->shape.dim[0]) {
+        nm_run_fail(r, NOEMA_E_ARGUMENT, "token or position %lld is outside a table of %lld rows", (long long)row, (long long)w->shape.dim[0]);
+        return false;
+    }
+    const nm_tensor *t = &w->part[0];
+    const float *src = NULL;
+    if (w->f32)
+        src = w->f32 + row * width;
+    else if (t->stride[1] == 1 && (t->dtype == NM_F32 || t->dtype == NM_F16 || t->dtype == NM_BF16)) {
+        const char *p = (const char *)t->data + (size_t)(row * t->stride[0]) * nm_dtype_size(t->dtype);
+        r->kn->elementwise.cast(width, p, t->dtype, tmp, NM_F32);
+        src = tmp;
+    } else {
+        nm_weight one = { .shape = NM_SHAPE(1, width), .n_parts = 1, .part = { nm_rows(*t, row, row + 1) } };
+        nm_weight_copy_f32(&one, tmp);
+        src = tmp;
+    }
+    if (add)
+        r->kn->elementwise.add(width, dst, src, dst);
+    else
+        memcpy(dst, src, (size_t)width * sizeof *dst);
+    return true;
+}
+
+nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position)
+{
+    if (!nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    if (!nm_has(table) || table->shape.ndim != 2 || (position && (position->shape.ndim != 2 || position->shape.dim[1] != table->shape.dim[1])))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "embedding: expected tables of one width");
+    int64_t width = table->shape.dim[1];
+    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(n, width));
+    float *tmp = nm_scratch(r, (size_t)width * sizeof *tmp);
+    for (int64_t i = 0; y.data && tmp && i < n; i++) {
+        float *dst = (float *)y.data + i * width;
+        if (!add_row(r, dst, table, ids[i], false, tmp) || (position && !add_row(r, dst, position, pos ? pos[i] : i, true, tmp)))
+            return (nm_tensor){ 0 };
+    }
+    if (nm_trains(r, table) || nm_trains(r, position)) {
+        const int32_t *keep = nm_save_(r, ids, (size_t)n * sizeof *ids), *keep_pos = pos ? nm_save_(r, pos, (size_t)n * sizeof *pos) : NULL;
+        NM_RECORD(r, y, embedding_backward, embedding_saved, y, table, position, keep, keep_pos, n, width);
+    }
+    return y;
+}
+
+/* ---- patch embedding ---- */
+
+typedef struct patch_job { nm_run *r; const float *pixels; char *rows; nm_dtype dtype; int64_t c, h, w, ph, pw, grid; } patch_job;
+
+static void patch_images(void *arg, int64_t b, int64_t e, int worker)
+{
+    const patch_job *j = arg;
+    (void)worker;
+    for (int64_t i = b; i < e; i++)
+        j->r->kn->elementwise.patchify(j->pixels + i * j->c * j->h * j->w, j->c, j->h, j->w, j->ph, j->pw,
+                                       j->rows + (size_t)(i * j->grid * j->c * j->ph * j->pw) * nm_dtype_size(j->dtype), j->dtype);
+}
+
+/* Pixels want no gradient: only the weight and the bias collect. */
+typedef struct patch_saved { nm_tensor rows, x; const nm_linear_w *conv; int64_t m, k, width; } patch_saved;
+
+static void patch_backward(nm_run *r, void *saved)
+{
+    patch_saved *s = saved;
+    const float *dy = nm_grad_read(&s->x);
+    if (nm_trains(r, &s->conv->bias))
+        nm_add_column_sums(r, dy, s->m, s->width, s->width, nm_weight_grad(r, &s->conv->bias));
+    if (!nm_trains(r, &s->conv->weight))
+        return;
+    float *dyt = nm_transposed(r, dy, s->m, s->width, s->width), *dw = nm_weight_grad(r, &s->conv->weight);
+    if (dyt && dw)
+        nm_accumulate_product(r, s->width, s->k, s->m, dyt, NM_F32, s->m, s->rows.data, s->rows.dtype, s->k, true, dw, s->k);
+}
+
+nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv)
+{
+    if (!pixels.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    const nm_shape *s = &conv->weight.shape;
+    if (pixels.ndim != 4 || s->ndim != 4 || pixels.shape[1] != s->dim[1] || pixels.dtype != NM_F32 || !nm_is_contiguous(&pixels) ||
+        pixels.shape[2] < s->dim[2] || pixels.shape[3] < s->dim[3])
+        return nm_run_fail(r, NOEMA_E_ARGUMENT, "patch embedding: expected f32 images [n, channels, height, width] of at least one patch");
+    int64_t n = pixels.shape[0], width = s->dim[0], ph = s->dim[2], pw = s->dim[3];
+    int64_t grid = pixels.shape[2] / ph * (pixels.shape[3] / pw), k = s->dim[1] * ph * pw;
+    nm_tensor x = nm_new(r, NM_F32, NM_SHAPE(n, grid, width));
+    bool trains = nm_trains(r, &conv->weight) || nm_trains(r, &conv->bias);
+    nm_arena_mark mark = nm_arena_get_mark(r->arena);
+    nm_tensor rows = nm_new(r, r->act, NM_SHAPE(n * grid, k));
+    /* int8 would round the 8-bit pixels a second time: the first product stays in the activations' dtype */
+    const nm_packed *b = nm_weight_packed(r, &conv->weight, r->act == NM_BF16 ? NM_BF16 : NM_F32);
+    if (!rows.data || !b)
+        return (nm_tensor){ 0 };
+    patch_job j = { r, pixels.data, rows.data, rows.dtype, s->dim[1], pixels.shape[2], pixels.shape[3], ph, pw, grid };
+    nm_parallel_for(r->pool, n, 1, patch_images, &j);
+    nm_gemm g = { .m = n * grid, .a = rows.data, .a_dtype = rows.dtype, .lda = k, .b = b, .c = x.data, .c_dtype = NM_F32, .ldc = width, .alpha = 1,
+                  .bias = nm_has(&conv->bias) ? conv->bias.f32 : NULL };
+    nm_product(r, &g);
+    if (trains)
+        NM_RECORD(r, x, patch_backward, patch_saved, rows, x, conv, n * grid, k, width);
+    else
+        nm_arena_rewind(r->arena, mark);
+    return nm_run_ok(r) ? x : (nm_tensor){ 0 };
+}
+
+typedef struct position_job { const nm_run *r; const float *tokens, *first, *positions; float *out; int64_t n, extra, width; } position_job;
+
+static void position_images(void *arg, int64_t b, int64_t e, int worker)
+{
+    const position_job *j = arg;
+    (void)worker;
+    for (int64_t i = b; i < e; i++) {
+        float *o = j->out + i * (j->extra + j->n) * j->width;
+        const float *t = j->tokens + i * j->n * j->width;
+        size_t head = (size_t)(j->extra * j->width), body = (size_t)(j->n * j->width);
+        if (!j->positions) {
+            if (head)
+                memcpy(o, j->first, head * sizeof *o);
+            memcpy(o + head, t, body * sizeof *o);
+            continue;
+        }
+        if (head)
+            j->r->kn->elementwise.add((int64_t)head, j->first, j->positions, o);
+        j->r->kn->elementwise.add((int64_t)body, t, j->positions + head, o + head);
+    }
+}
+
+typedef struct position_saved { nm_tensor tokens, x; const nm_weight *first, *positions; int64_t batch, n, extra, width; } position_saved;
+
+static void positions_backward(nm_run *r, void *saved)
+{
+    position_saved *s = saved;
+    const float *dy = nm_grad_read(&s->x);
+    float *dt = nm_grad_data(r, &s->tokens), *df = nm_trains(r, s->first) ? nm_weight_grad(r, s->first) : NULL,
+          *dp = nm_trains(r, s->positions) ? nm_weight_grad(r, s->positions) : NULL;
+    int64_t head = s->extra * s->width, body = s->n * s->width;
+    for (int64_t i = 0; i < s->batch; i++, dy += head + body) {
+        if (df)
+            r->kn->elementwise.add(head, df, dy, df);
+        if (dp)
+            r->kn->elementwise.add(head + body, dp, dy, dp);
+        if (dt)
+            r->kn->elementwise.add(body, dt + i * body, dy + head, dt + i * body);
+    }
+}
+
+nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions)
+{
+    if (!tokens.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    int64_t width = tokens.shape[tokens.ndim - 1], extra = first && nm_has(first) ? nm_shape_numel(first->shape) / width : 0;
+    bool table = positions && nm_has(positions);
+    if (tokens.ndim != 3 || tokens.dtype != NM_F32 || !nm_is_contiguous(&tokens) || (extra && !first->f32) ||
+        (table && (!positions->f32 || nm_shape_numel(positions->shape) != (extra + tokens.shape[1]) * width)))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "positions: expected f32 tokens [batch, n, width] and a table of their rows");
+    nm_tensor x = nm_new(r, NM_F32, NM_SHAPE(tokens.shape[0], extra + tokens.shape[1], width));
+    position_job j = { r, tokens.data, extra ? first->f32 : NULL, table ? positions->f32 : NULL, x.data, tokens.shape[1], extra, width };
+    if (x.data)
+        nm_parallel_for(r->pool, tokens.shape[0], 1, position_images, &j);
+    if (nm_wants(r, &tokens) || nm_trains(r, first) || nm_trains(r, positions))
+        NM_RECORD(r, x, positions_backward, position_saved, tokens, x, first, positions, tokens.shape[0], tokens.shape[1], extra, width);
+    return x;
+}

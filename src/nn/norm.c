@@ -1,0 +1,138 @@
+/* norm.c - LayerNorm and L2 normalisation, each beside its backward: see nn.h. */
+#include <math.h>
+#include <string.h>
+
+#include "nn/ops.h"
+
+typedef struct norm_job {
+    const nm_run *r;
+    const float *x, *weight, *bias;
+    int64_t cols, ldx, ldy;
+    float eps;
+    char *y;
+    nm_dtype dtype;
+} norm_job;
+
+static void norm_rows(void *arg, int64_t b, int64_t e, int worker)
+{
+    const norm_job *j = arg;
+    (void)worker;
+    j->r->kn->norm.layernorm(e - b, j->cols, j->x + b * j->ldx, j->ldx, j->weight, j->bias, j->eps,
+                             j->y + (size_t)(b * j->ldy) * nm_dtype_size(j->dtype), j->dtype, j->ldy);
+}
+
+/* With h = (x - mean) / sqrt(var + eps) and g = dy * weight: dx = (g - mean(g) - h mean(g h)) / sqrt(var + eps),
+ * dweight = sum of dy h, dbias = sum of dy. Sums in double: rows are long and the terms cancel. */
+typedef struct layernorm_saved { nm_tensor x, y; const nm_norm_w *w; int64_t rows, cols, ldx; float eps; } layernorm_saved;
+typedef struct layernorm_back { const layernorm_saved *s; const float *dy; float *dx, *dyh; } layernorm_back;
+
+static void layernorm_back_rows(void *arg, int64_t b, int64_t e, int worker)
+{
+    const layernorm_back *j = arg;
+    const layernorm_saved *s = j->s;
+    int64_t n = s->cols;
+    (void)worker;
+    for (int64_t i = b; i < e; i++) {
+        const float *x = (const float *)s->x.data + i * s->ldx, *dy = j->dy + i * n, *w = s->w->weight.f32;
+        double sum = 0, sq = 0, mg = 0, mgh = 0;
+        for (int64_t c = 0; c < n; c++)
+            sum += (double)x[c];
+        double mean = sum / (double)n;
+        for (int64_t c = 0; c < n; c++)
+            sq += ((double)x[c] - mean) * ((double)x[c] - mean);
+        double rstd = 1 / sqrt(sq / (double)n + (double)s->eps);
+        for (int64_t c = 0; c < n; c++) {
+            double g = (double)dy[c] * (w ? (double)w[c] : 1), h = ((double)x[c] - mean) * rstd;
+            mg += g;
+            mgh += g * h;
+            if (j->dyh)
+                j->dyh[i * n + c] = (float)((double)dy[c] * h);
+        }
+        mg /= (double)n;
+        mgh /= (double)n;
+        for (int64_t c = 0; j->dx && c < n; c++) {
+            double g = (double)dy[c] * (w ? (double)w[c] : 1), h = ((double)x[c] - mean) * rstd;
+            j->dx[i * s->ldx + c] += (float)((g - mg - h * mgh) * rstd);
+        }
+    }
+}
+
+static void layernorm_backward(nm_run *r, void *saved)
+{
+    layernorm_saved *s = saved;
+    bool trains = nm_trains(r, &s->w->weight);
+    layernorm_back j = { s, nm_grad_read(&s->y), nm_grad_data(r, &s->x), NULL };
+    if (trains)
+        j.dyh = nm_scratch(r, (size_t)(s->rows * s->cols) * sizeof(float));
+    if (!nm_run_ok(r))
+        return;
+    nm_parallel_for(r->pool, s->rows, nm_row_grain(s->cols), layernorm_back_rows, &j);
+    if (trains)
+        nm_add_column_sums(r, j.dyh, s->rows, s->cols, s->cols, nm_weight_grad(r, &s->w->weight));
+    if (nm_trains(r, &s->w->bias))
+        nm_add_column_sums(r, j.dy, s->rows, s->cols, s->cols, nm_weight_grad(r, &s->w->bias));
+}
+
+static nm_tensor layernorm_as(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps, nm_dtype dtype)
+{
+    int64_t rows, ld;
+    if (!x.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    int64_t cols = x.shape[x.ndim - 1];
+    if (x.dtype != NM_F32 || !nm_as_rows(&x, &rows, &ld) || (nm_has(&w->weight) && nm_shape_numel(w->weight.shape) != cols))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "layernorm: expected f32 rows of the weight's width");
+    nm_tensor y = nm_new(r, dtype, nm_with_last(&x, cols));
+    if (!y.data)
+        return y;
+    norm_job j = { r, x.data, w->weight.f32, w->bias.f32, cols, ld, cols, eps, y.data, dtype };
+    nm_parallel_for(r->pool, rows, nm_row_grain(cols), norm_rows, &j);
+    if (nm_wants(r, &x) || nm_trains(r, &w->weight) || nm_trains(r, &w->bias))
+        NM_RECORD(r, y, layernorm_backward, layernorm_saved, x, y, w, rows, cols, ld, eps);
+    return y;
+}
+
+nm_tensor nm_layernorm(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps) { return layernorm_as(r, x, w, eps, r->act); }
+nm_tensor nm_layernorm_f32(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps) { return layernorm_as(r, x, w, eps, NM_F32); }
+
+/* ---- y = x / max(|x|, eps) ---- */
+
+typedef struct normalize_saved { nm_tensor x, y; int64_t rows, cols; float eps; } normalize_saved;
+
+/* dx = (dy - y (y . dy)) / |x| where the norm is above eps, else dy / eps. */
+static void normalize_backward(nm_run *r, void *saved)
+{
+    normalize_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y), *x = s->x.data, *y = s->y.data;
+    float *dx = nm_grad_data(r, &s->x);
+    int64_t n = s->cols;
+    for (int64_t i = 0; dx && i < s->rows; i++, dy += n, x += n, y += n, dx += n) {
+        double norm = 0, dot = 0;
+        for (int64_t c = 0; c < n; c++) {
+            norm += (double)x[c] * (double)x[c];
+            dot += (double)y[c] * (double)dy[c];
+        }
+        norm = sqrt(norm);
+        if (norm <= (double)s->eps) {
+            dot = 0;
+            norm = (double)s->eps;
+        }
+        for (int64_t c = 0; c < n; c++)
+            dx[c] += (float)(((double)dy[c] - (double)y[c] * dot) / norm);
+    }
+}
+
+nm_tensor nm_normalize(nm_run *r, nm_tensor x, float eps)
+{
+    if (!x.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    x = x.dtype == NM_F32 && nm_is_contiguous(&x) ? x : nm_cast(r, x, NM_F32);
+    nm_tensor y = nm_new(r, NM_F32, nm_shape_of(&x));
+    if (!y.data)
+        return y;
+    int64_t cols = x.shape[x.ndim - 1], rows = cols ? nm_numel(&x) / cols : 0;
+    memcpy(y.data, x.data, (size_t)nm_numel(&x) * sizeof(float));
+    r->kn->norm.l2norm(rows, cols, y.data, cols, eps);
+    if (nm_wants(r, &x))
+        NM_RECORD(r, y, normalize_backward, normalize_saved, x, y, rows, cols, eps);
+    return y;
+}

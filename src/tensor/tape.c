@@ -1,0 +1,213 @@
+/* tape.c - see tape.h. */
+#include "tensor/tape.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct node { nm_backward_fn *fn; void *saved; nm_grad *out; } node;
+typedef struct chunk { float *data; size_t n; bool used; } chunk;
+
+struct nm_tape {
+    node *nodes;
+    size_t n, cap;
+    chunk *chunks; /* gradient buffers, reused by size */
+    size_t n_chunks, cap_chunks;
+    size_t bytes, peak;
+};
+
+nm_tape *nm_tape_new(void) { return calloc(1, sizeof(nm_tape)); }
+
+void nm_tape_free(nm_tape *t)
+{
+    if (!t)
+        return;
+    for (size_t i = 0; i < t->n_chunks; i++)
+        nm_free(t->chunks[i].data);
+    free(t->nodes);
+    free(t->chunks);
+    free(t);
+}
+
+void nm_tape_clear(nm_tape *t)
+{
+    t->n = 0;
+    for (size_t i = 0; i < t->n_chunks; i++)
+        t->chunks[i].used = false;
+}
+
+size_t nm_tape_peak_bytes(const nm_tape *t) { return t->peak; }
+
+/* The smallest free chunk that is large enough and not wastefully larger; else a new one. */
+static float *take_chunk(nm_tape *t, size_t n)
+{
+    chunk *best = NULL;
+    for (size_t i = 0; i < t->n_chunks; i++) {
+        chunk *c = &t->chunks[i];
+        if (!c->used && c->n >= n && c->n <= n + n / 2 + 1024 && (!best || c->n < best->n))
+            best = c;
+    }
+    if (!best) {
+        if (t->n_chunks == t->cap_chunks) {
+            size_t cap = t->cap_chunks ? 2 * t->cap_chunks : 64;
+            chunk *c = nm_realloc_array(t->chunks, cap, sizeof *c);
+            if (!c)
+                return NULL;
+            t->chunks = c;
+            t->cap_chunks = cap;
+        }
+        float *data = nm_alloc(n * sizeof *data);
+        if (!data)
+            return NULL;
+        best = &t->chunks[t->n_chunks++];
+        *best = (chunk){ data, n, false };
+        t->bytes += n * sizeof *data;
+        if (t->bytes > t->peak)
+            t->peak = t->bytes;
+    }
+    best->used = true;
+    memset(best->data, 0, n * sizeof *best->data);
+    return best->data;
+}
+
+static void give_chunk(nm_tape *t, const float *data)
+{
+    for (size_t i = 0; i < t->n_chunks; i++)
+        if (t->chunks[i].data == data)
+            t->chunks[i].used = false;
+}
+
+void *nm_save_(nm_run *r, const void *value, size_t bytes)
+{
+    void *p = nm_scratch(r, bytes);
+    if (p)
+        memcpy(p, value, bytes);
+    return p;
+}
+
+static nm_grad *new_grad(nm_run *r, const nm_tensor *t)
+{
+    return NM_SAVE(r, nm_grad, .base = t->data, .n = (size_t)nm_numel(t));
+}
+
+void nm_track(nm_run *r, nm_tensor *y)
+{
+    if (r->tape && y->data && !y->grad)
+        y->grad = new_grad(r, y);
+}
+
+void nm_record(nm_run *r, nm_tensor *y, nm_backward_fn *fn, void *saved)
+{
+    nm_tape *t = r->tape;
+    if (!t || !y->data || !saved || !nm_run_ok(r))
+        return;
+    if (t->n == t->cap) {
+        size_t cap = t->cap ? 2 * t->cap : 256;
+        node *p = nm_realloc_array(t->nodes, cap, sizeof *p);
+        if (!p) {
+            nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: tape");
+            return;
+        }
+        t->nodes = p;
+        t->cap = cap;
+    }
+    t->nodes[t->n++] = (node){ fn, saved, y->grad };
+}
+
+void nm_want_grad(nm_run *r, nm_tensor *x)
+{
+    if (!r->tape || !x->data)
+        return;
+    x->grad = new_grad(r, x);
+    if (x->grad)
+        x->grad->keep = true;
+}
+
+float *nm_grad_data(nm_run *r, const nm_tensor *t)
+{
+    nm_grad *g = t->grad;
+    if (!g || !r->tape)
+        return NULL;
+    if (!g->data && !(g->data = take_chunk(r->tape, g->n))) {
+        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradients");
+        return NULL;
+    }
+    return g->base ? g->data + ((const char *)t->data - (const char *)g->base) / (ptrdiff_t)nm_dtype_size(t->dtype) : g->data;
+}
+
+const float *nm_grad_read(const nm_tensor *t)
+{
+    const nm_grad *g = t->grad;
+    if (!g || !g->data)
+        return NULL;
+    return g->data + ((const char *)t->data - (const char *)g->base) / (ptrdiff_t)nm_dtype_size(t->dtype);
+}
+
+/* Scratch that a backward carves is given back after it; what it made the gradients point to lives in chunks. */
+static void run_from(nm_run *r, size_t first)
+{
+    nm_tape *t = r->tape;
+    for (size_t i = t->n; i-- > first && nm_run_ok(r);) {
+        node *nd = &t->nodes[i];
+        nm_arena_mark m = nm_arena_get_mark(r->arena);
+        if (nd->out && nd->out->data)
+            nd->fn(r, nd->saved);
+        nd = &t->nodes[i]; /* a checkpointed block records while it runs: the array may have moved */
+        nm_arena_rewind(r->arena, m);
+        bool shared = i > first && t->nodes[i - 1].out == nd->out; /* an in-place operator continues the same value */
+        if (nd->out && nd->out->data && !nd->out->keep && !shared) {
+            give_chunk(t, nd->out->data);
+            nd->out->data = NULL;
+        }
+    }
+    t->n = first;
+}
+
+void nm_backward(nm_run *r) { run_from(r, 0); }
+
+/* ---- checkpointing ---- */
+
+typedef struct ckpt { nm_tensor x, y; nm_block_fn *fn; const void *arg; nm_rng rng; } ckpt;
+
+static void ckpt_backward(nm_run *r, void *saved)
+{
+    ckpt *c = saved;
+    nm_tape *t = r->tape;
+    size_t first = t->n;
+    nm_rng rng = r->rng;
+    r->rng = c->rng;
+    nm_tensor y = c->fn(r, c->x, c->arg);
+    r->rng = rng;
+    const float *dy = nm_grad_read(&c->y);
+    float *inner = y.data && y.grad ? nm_grad_data(r, &y) : NULL;
+    if (inner && dy)
+        for (int64_t i = 0, n = nm_numel(&y); i < n; i++)
+            inner[i] += dy[i];
+    run_from(r, first);
+}
+
+nm_tensor nm_checkpoint(nm_run *r, nm_tensor x, nm_block_fn *fn, const void *arg, size_t arg_bytes, bool weights_want)
+{
+    if (!r->tape || !(x.grad || weights_want))
+        return fn(r, x, arg);
+    nm_tape *tape = r->tape;
+    nm_rng rng = r->rng;
+    /* The result must outlive what the block carves: its place is reserved first. */
+    nm_tensor y = nm_new(r, NM_F32, (nm_shape){ x.ndim, { x.shape[0], x.shape[1], x.shape[2], x.shape[3], x.shape[4], x.shape[5] } });
+    void *own = nm_save_(r, arg, arg_bytes);
+    if (!y.data || (arg_bytes && !own))
+        return (nm_tensor){ 0 };
+    nm_arena_mark m = nm_arena_get_mark(r->arena);
+    r->tape = NULL;
+    nm_tensor plain = x;
+    plain.grad = NULL;
+    nm_tensor t = fn(r, plain, own);
+    r->tape = tape;
+    if (!t.data)
+        return t;
+    if (!nm_same_shape(&t, &y) || t.dtype != NM_F32 || !nm_is_contiguous(&t))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "checkpoint: a block must keep its input's shape, f32");
+    memcpy(y.data, t.data, (size_t)nm_numel(&y) * sizeof(float));
+    nm_arena_rewind(r->arena, m);
+    NM_RECORD(r, y, ckpt_backward, ckpt, x, y, fn, own, rng);
+    return y;
+}
