@@ -147,11 +147,17 @@ void cli_inputs_close(cli_inputs *in);
 void cli_input_free(cli_input *i);
 /* How many there will be, by listing folders once; -1 when stdin decides. */
 int64_t cli_inputs_count(const cli *c, const char *const *args, size_t n, bool recursive, unsigned flags);
-/* The lines of a UTF-8 file, without "\n" or "\r\n" (a last empty one is no line); each NUL-terminated, lengths in *len (may be
- * NULL). false: err is filled. Free with cli_lines_free. */
+/* The lines of a file: each ends at "\n" and at nothing else (a last empty one is no line) and is NUL-terminated in place; len counts
+ * bytes, since a text may contain NUL. cli_lines_trim() drops a "\r" at the end of each. */
 typedef struct cli_lines { char *data; char **line; size_t *len; size_t n; } cli_lines;
 bool cli_lines_read(cli_lines *l, const char *path, noema_error *err);
+void cli_lines_trim(cli_lines *l);
 void cli_lines_free(cli_lines *l);
+
+/* --text and --text-file in the order given (texts.c). A line of a file is kept as it is: only its "\n" goes. */
+typedef struct cli_texts { const char **text; size_t *len, n, cap, cap_len; cli_lines *files; size_t n_files; } cli_texts;
+bool cli_texts_read(cli *c, cli_texts *t); /* false: a message was printed; exit with CLI_NOTHING_DONE */
+void cli_texts_free(cli_texts *t);
 
 /* ---- .npy (npy.c) ---- */
 typedef struct cli_npy { const float *data; int ndim; int64_t shape[8]; size_t row; /* elements per row */ void *map; size_t map_size; } cli_npy;

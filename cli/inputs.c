@@ -293,8 +293,6 @@ bool cli_lines_read(cli_lines *l, const char *path, noema_error *err)
         char *s = l->data + at, *nl = memchr(s, '\n', size - at);
         size_t n = nl ? (size_t)(nl - s) : size - at;
         at += n + 1;
-        if (n && s[n - 1] == '\r')
-            n--;
         s[n] = 0;
         l->line = cli_grow(l->line, &cap, l->n + 1, sizeof *l->line);
         l->len = cli_grow(l->len, &cap_len, l->n + 1, sizeof *l->len);
@@ -302,6 +300,13 @@ bool cli_lines_read(cli_lines *l, const char *path, noema_error *err)
         l->len[l->n++] = n;
     }
     return true;
+}
+
+void cli_lines_trim(cli_lines *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (l->len[i] && l->line[i][l->len[i] - 1] == '\r')
+            l->line[i][--l->len[i]] = 0;
 }
 
 void cli_lines_free(cli_lines *l)

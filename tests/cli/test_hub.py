@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""`models pull` against a small hub on loopback: layout of the cache, redirects, etags, resume, tokens, wrong content, offline."""
+import hashlib
+import os
+import random
+
+import hub_server
+from harness import TMP, check, contains, equal, exits, finish, run
+
+hub = hub_server.start()
+random.seed(1)
+BIG = random.randbytes(300_000)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+hub.repos["org/tiny"] = {"commit": COMMIT, "refs": ["main", "v1"], "files": {
+    "config.json": b'{"model_type": "clip"}', "model.safetensors": BIG, "tokenizer.json": b"{}", "1_Pooling/config.json": b"[]", "other.bin": BIG[:50],
+    "notes.txt": b"not needed"}}
+
+
+def pull(cache, *args, **env):
+    return run("models", "pull", *args, env={"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HOME": str(TMP / "home"), **env})
+
+
+def layout():
+    cache = TMP / "a"
+    r = pull(cache, "hf-hub:org/tiny")
+    exits(r, 0, "pull")
+    repo = cache / "models--org--tiny"
+    snap = repo / "snapshots" / COMMIT
+    equal(r.rows(), [{"model": "hf-hub:org/tiny", "path": str(snap)}], "result")
+    equal((repo / "refs" / "main").read_text(), COMMIT, "refs/main")
+    equal((snap / "model.safetensors").read_bytes(), BIG, "content")
+    equal(os.readlink(snap / "model.safetensors"), "../../blobs/" + hashlib.sha256(BIG).hexdigest(), "link of a large file")
+    check(os.readlink(snap / "1_Pooling" / "config.json").startswith("../../../blobs/"), "link of a nested file")
+    check(not (snap / "notes.txt").exists() and not (snap / "other.bin").exists(), "only what is needed")
+    check(not list(repo.rglob("*.incomplete")), "nothing left behind")
+    sent = hub.storage.count("GET")
+    exits(pull(cache, "hf-hub:org/tiny"), 0, "second pull")
+    equal(hub.storage.count("GET"), sent, "content is not fetched twice")
+    exits(pull(cache, "org/tiny@v1", "--all"), 0, "pull of a tag")
+    check((snap / "notes.txt").exists() and (repo / "refs" / "v1").exists(), "--all and a tag")
+    exits(pull(cache, f"org/tiny@{COMMIT}"), 0, "pull of a commit")
+    hub.renamed["old/name"] = "org/tiny"
+    exits(pull(TMP / "moved", "hf-hub:old/name"), 0, "a repository that was renamed")
+    check((TMP / "moved" / "models--old--name" / "refs" / "main").exists(), "kept under the name asked for")
+
+
+def resume():
+    hub.storage.cuts = 3
+    before = len(hub.storage.log)
+    exits(pull(TMP / "b", "hf-hub:org/tiny"), 0, "connection broken three times")
+    ranges = [h.get("Range") for m, _, h in hub.storage.log[before:] if m == "GET"]
+    equal(ranges[:3], [None, "bytes=150000-", "bytes=225000-"], "ranges asked for")
+    # what an earlier process left is continued
+    repo = TMP / "c" / "models--org--tiny"
+    (repo / "blobs").mkdir(parents=True)
+    sha = hashlib.sha256(BIG).hexdigest()
+    (repo / "blobs" / (sha + ".incomplete")).write_bytes(BIG[:100_000])
+    before = len(hub.storage.log)
+    exits(pull(TMP / "c", "hf-hub:org/tiny"), 0, "continued")
+    equal([h.get("Range") for m, _, h in hub.storage.log[before:] if m == "GET"], ["bytes=100000-"], "range of the rest")
+    # a server without ranges sends all of it again; a left-over that is too long is thrown away
+    for name, left, ranges_on in (("d", BIG[:1000], False), ("e", BIG + b"more", True), ("f", b"wrong" * 10, False)):
+        blobs = TMP / name / "models--org--tiny" / "blobs"
+        blobs.mkdir(parents=True)
+        (blobs / (sha + ".incomplete")).write_bytes(left)
+        hub.storage.ranges = ranges_on
+        exits(pull(TMP / name, "hf-hub:org/tiny"), 0, f"left-over {name}")
+        equal((blobs / sha).read_bytes(), BIG, f"content after left-over {name}")
+    hub.storage.ranges = True
+    # a connection that never brings more gives up and keeps what came
+    hub.storage.cuts, hub.storage.stall = 100, True
+    r = pull(TMP / "g", "hf-hub:org/tiny")
+    hub.storage.cuts, hub.storage.stall = 0, False
+    exits(r, 3, "gives up")
+    contains(r.err, "the next try goes on there", "message")
+    check((TMP / "g" / "models--org--tiny" / "blobs" / (sha + ".incomplete")).stat().st_size > 1000, "what came is kept")
+    exits(pull(TMP / "g", "hf-hub:org/tiny"), 0, "next try")
+
+
+def wrong_content():
+    hub.repos["org/wrong"] = {"commit": COMMIT, "refs": ["main"], "files": {"model.safetensors": BIG}, "sha": {"model.safetensors": "ab" * 32}}
+    r = pull(TMP / "w", "hf-hub:org/wrong")
+    exits(r, 3, "wrong digest")
+    contains(r.err, "SHA-256", "message")
+    left = [p.name for p in (TMP / "w").rglob("*") if p.is_file() or p.is_symlink()]
+    check(not any(p.startswith("abab") and not p.endswith(".lock") for p in left), f"nothing kept: {left}")
+    # names from the hub that point elsewhere are not followed
+    hub.repos["org/evil"] = {"commit": COMMIT, "refs": ["main"], "files": {"model.safetensors": BIG}, "listed": ["../../../evil", "/etc/evil", "a//b"]}
+    exits(pull(TMP / "evil", "hf-hub:org/evil", "--all"), 0, "hostile names")
+    check(not any(p.name == "evil" for p in (TMP / "evil").rglob("*") if p.is_file()), "nothing outside the snapshot")
+    hub.repos["org/badetag"] = {"commit": "../../x", "refs": ["main"], "files": {"model.safetensors": BIG}}
+    r = pull(TMP / "w", "hf-hub:org/badetag")
+    exits(r, 3, "hostile commit")
+
+
+def tokens():
+    hub.repos["org/gated"] = {"commit": COMMIT, "refs": ["main"], "token": "hf_secret", "files": {"model.safetensors": BIG, "config.json": b"{}"}}
+    r = pull(TMP / "t", "hf-hub:org/gated")
+    exits(r, 3, "no token")
+    contains(r.err, "HF_TOKEN", "message says what to do")
+    before = len(hub.storage.log)
+    exits(pull(TMP / "t", "hf-hub:org/gated", HF_TOKEN="hf_secret"), 0, "with the token")
+    seen = hub.storage.log[before:]
+    check(seen and not any("Authorization" in h for _, _, h in seen), "the token goes to the hub only")
+    (TMP / "home").mkdir(exist_ok=True)
+    (TMP / "home" / "token").write_text("hf_secret\n")
+    exits(pull(TMP / "t2", "hf-hub:org/gated"), 0, "token from HF_HOME/token")
+    (TMP / "home" / "token").unlink()
+
+
+def refusals():
+    for name, code, part in (("hf-hub:org/nothing", 3, "401"), ("hf-hub:org/tiny@nosuch", 3, "404"), ("hf-hub:a/b/c", 3, "ORG/NAME"),
+                             ("hf-hub:../x", 3, "ORG/NAME")):
+        r = pull(TMP / "r", name)
+        exits(r, code, name)
+        contains(r.err, part, name)
+    exits(pull(TMP / "r"), 1, "no model named")
+    exits(pull(TMP / "r2", "hf-hub:org/nothing", "hf-hub:org/tiny"), 2, "one of two")
+    before = len(hub.log)
+    for r in (pull(TMP / "r3", "hf-hub:org/tiny", "--offline"), pull(TMP / "r3", "hf-hub:org/tiny", HF_HUB_OFFLINE="1")):
+        exits(r, 3, "offline")
+        contains(r.err, "offline", "message")
+    equal(len(hub.log), before, "offline opens no socket")
+    r = run("models", "pull", "hf-hub:org/tiny", env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(TMP / "r4")})
+    exits(r, 3, "no hub there")
+
+
+layout()
+resume()
+wrong_content()
+tokens()
+refusals()
+finish()
