@@ -4,6 +4,7 @@
 #include "base/cpu.h"
 #include "kernels/attention_ref.h"
 #include "kernels/kernels.h"
+#include "kernels/x86/attention.h"
 
 #define TASKS_PER_WORKER 4 /* enough pieces that the last one does not leave workers idle for long */
 #define MIN_ROWS 96        /* queries per task: keys and values are packed again for each */
@@ -72,7 +73,13 @@ void nm_attention_run(const struct nm_kernels *kn, const nm_attn *a, nm_pool *po
 
 void nm_attention_kernels_init(nm_attention_kernels *k, uint32_t features)
 {
+    k->f32 = k->bf16 = (nm_attn_variant){ 1, nm_attention_scratch_ref, nm_attention_head_ref };
+#if defined(__x86_64__)
+    if (features & NM_CPU_AVX512)
+        k->f32 = k->bf16 = nm_attn_avx512;
+    if (features & NM_CPU_AVX512_BF16)
+        k->bf16 = nm_attn_avx512_bf16;
+#else
     (void)features;
-    k->f32 = (nm_attn_variant){ 1, nm_attention_scratch_ref, nm_attention_head_ref };
-    k->bf16 = k->f32;
+#endif
 }
