@@ -7,11 +7,12 @@
 #include "cli.h"
 #include "noema/version.h"
 
-extern const cli_verb cli_verb_inspect_tokens, cli_verb_models_pull;
+extern const cli_verb cli_verb_inspect_tokens, cli_verb_inspect_pixels, cli_verb_models_pull;
 
 /* One line per verb, in the order of the help. */
 const cli_verb *const cli_verbs[] = {
     &cli_verb_inspect_tokens,
+    &cli_verb_inspect_pixels,
     &cli_verb_models_pull,
     NULL
 };

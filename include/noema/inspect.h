@@ -18,6 +18,28 @@ extern "C" {
 /* A tokenizer with what a model configuration says of it (open_clip's text_cfg, a Hugging Face text_config); config NULL: none. */
 NOEMA_API noema_status noema_tokenizer_open_config(noema_tokenizer **t, const char *path, const char *config, noema_error *err);
 
+/* ---- pixels ---- */
+
+/* A preprocessing pipeline: picture file to the tensor that a model gets. Used by one thread at a time. */
+typedef struct noema_preprocess noema_preprocess;
+
+/* `what`: a file (open_clip's with preprocess_cfg, a preprocessor_config.json) or a name (openai, hf4_clip, hf5_clip, hf5_siglip,
+ * hf5_blip, blip, none). height, width: size of the result; 0: the file's own. */
+NOEMA_API noema_status noema_preprocess_open(noema_preprocess **p, const char *what, int height, int width, noema_error *err);
+/* What a model does with its pictures; NOEMA_E_UNSUPPORTED for one without an image tower. */
+NOEMA_API noema_status noema_preprocess_of_model(noema_preprocess **p, const noema_model *m, noema_error *err);
+NOEMA_API void noema_preprocess_free(noema_preprocess *p);
+/* One line that says everything that changes the numbers; valid as long as p. */
+NOEMA_API const char *noema_preprocess_identity(const noema_preprocess *p);
+
+typedef struct noema_plane { const void *data; size_t size; /* bytes */ int height, width; } noema_plane;
+
+/* u8 0: f32 [3, H, W], normalised; u8 1: the pixels before normalisation, [H, W, 3]. out->data is p's until its next use. */
+NOEMA_API noema_status noema_preprocess_file(noema_preprocess *p, const char *path, int u8, noema_plane *out, noema_error *err);
+
+/* SHA-256 of data[0..size) in lower-case hex. */
+NOEMA_API void noema_sha256(const void *data, size_t size, char hex[65]);
+
 #ifdef __cplusplus
 }
 #endif
