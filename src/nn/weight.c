@@ -128,6 +128,8 @@ static void drop_packed(nm_weight *w)
     }
 }
 
+void nm_weight_changed(nm_weight *w) { drop_packed(w); }
+
 void nm_weight_free(nm_weight *w)
 {
     drop_packed(w);

@@ -36,6 +36,8 @@ bool nm_weight_make_f32(nm_weight *w);
 const nm_packed *nm_weight_packed(nm_run *r, const nm_weight *w, nm_dtype compute);
 /* Replaces the value by `data` (f32, contiguous, allocated with nm_alloc, owned from now on) of `shape`. */
 void nm_weight_set(nm_weight *w, float *data, nm_shape shape);
+/* After the value changed in place (an optimiser's step): forgets packed forms. No other thread may use the weight meanwhile. */
+void nm_weight_changed(nm_weight *w);
 void nm_weight_free(nm_weight *w); /* what the weight owns, not the file's memory */
 
 #endif

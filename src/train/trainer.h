@@ -1,0 +1,67 @@
+/* trainer.h - one optimizer step of a two-tower model: forward with a tape, contrastive loss, backward, clipping, update.
+ *
+ * Order of a step (open_clip): learning rate, zero gradients, forward, backward, clip by global norm, optimizer, clamp of logit_scale to
+ * [0, ln 100], average of weights. With accum > 1 the batch is cut into micro-batches: pass 1 without a tape collects all features, the
+ * loss is taken over the whole batch, pass 2 runs each micro-batch again with a tape and feeds its share of the feature gradients
+ * (GradCache, arXiv 2101.06983); every gradient equals that of the large batch and logit_scale's is counted once. */
+#ifndef NM_TRAINER_H
+#define NM_TRAINER_H
+
+#include "models/model.h"
+#include "tensor/tape.h"
+#include "train/optim.h"
+
+typedef struct nm_train_param {
+    char *name;        /* in the family's saved names */
+    nm_weight *w;
+    nm_grad grad;
+    size_t n;
+    bool decayed, frozen;
+    double lr_scale;
+    float *m, *v, *ema; /* optimiser state and average, [n]; NULL where not in use */
+} nm_train_param;
+
+typedef struct nm_train_options {
+    nm_opt opt;
+    nm_schedule schedule;
+    double weight_decay, clip_norm, ema_decay; /* 0: off */
+    bool siglip;
+    bool lock_image, lock_text;
+    int64_t accum;
+    nm_dtype compute; /* NM_F32 or NM_BF16 (weights stay f32) */
+    uint64_t seed;
+} nm_train_options;
+
+typedef struct nm_trainer {
+    nm_model *model;
+    nm_train_options o;
+    nm_train_param *params; /* order: as PyTorch's named_parameters of open_clip's CLIP */
+    size_t n_params;
+    nm_train_param *logit_scale, *logit_bias;
+    nm_pool *pool;
+    nm_arena *arena;
+    nm_run run;
+    int64_t step;           /* optimizer steps done */
+    char failed_at[192];    /* after NaN or Inf: the first layer or parameter that has it */
+} nm_trainer;
+
+/* images f32 [n, 3, h, w] as the model gets them. */
+typedef struct nm_pair_batch { int64_t n; const float *images; nm_texts texts; } nm_pair_batch;
+
+typedef struct nm_step_result { double loss, lr, grad_norm, logit_scale; } nm_step_result;
+
+/* Turns every parameter of the model into trainable f32 (the model must not be shared from now on). */
+noema_status nm_trainer_new(nm_trainer **t, nm_model *model, nm_pool *pool, const nm_train_options *o, noema_error *err);
+void nm_trainer_free(nm_trainer *t);
+/* NOEMA_E_FORMAT with failed_at filled when the loss or a gradient is not finite: nothing was updated. */
+noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err);
+/* Loss without an update (validation). */
+noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss, noema_error *err);
+
+/* checkpoint.c: open_clip's epoch_N.pt. `samples_seen` < 0: left out. */
+noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *name, int64_t epoch, int64_t samples_seen, noema_error *err);
+/* Restores weights, optimiser state, averages and step from a file of ours or open_clip's (both layouts). *epoch: completed epochs; *step:
+ * global_step, or -1 where the file has none. Everything is checked before anything is changed. */
+noema_status nm_trainer_load(nm_trainer *t, const char *path, int64_t *epoch, int64_t *step, noema_error *err);
+
+#endif
