@@ -58,7 +58,8 @@ typedef struct nm_gemm {
 } nm_gemm;
 
 /* Packs w [n,k] (transposed == true: w is stored [k,n]) of dtype f32, f16 or bf16; `ldw` is the row stride of the stored
- * matrix in elements. Returns false when out of memory or when the compute dtype is unknown. Parallel over n. */
+ * matrix in elements. Returns false when out of memory, when the compute dtype is unknown, or for int8
+ * with k > 65536 (sums would not fit). Parallel over n. Packing is one pass at memory speed: activations may be packed per step. */
 bool nm_gemm_pack(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
                   int64_t n, int64_t k, nm_pool *pool);
 void nm_gemm_pack_free(nm_packed *p);
@@ -70,6 +71,14 @@ void nm_gemm_run(const struct nm_kernels *kn, const nm_gemm *g, nm_pool *pool, v
 
 /* Which compute dtypes run faster than f32 on these features: bf16 dot products, int8 dot products. */
 bool nm_gemm_has(const struct nm_kernels *kn, nm_dtype compute);
+
+/* Packed weights in a file: the bytes of p->data (p->bytes of them, scales included) may be written out and mapped again where
+ * layout, n and k are the same. nm_packed_bytes is 0 when the sizes are out of range; nm_packed_from_mapped is false when the
+ * file is of another layout (instruction set, version) or size; `data` is 64-byte aligned and outlives p. */
+size_t nm_packed_bytes(const struct nm_kernels *kn, nm_dtype compute, int64_t n, int64_t k);
+uint32_t nm_packed_layout(const struct nm_kernels *kn, nm_dtype compute);
+bool nm_packed_from_mapped(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, uint32_t layout, int64_t n, int64_t k, const void *data,
+                           size_t bytes);
 
 /* Private to src/kernels: the micro-kernels of one instruction set, per compute dtype (f32, bf16, i8). Yours to shape. */
 typedef struct nm_gemm_kernels nm_gemm_kernels;

@@ -10,6 +10,7 @@ void nm_kernels_init(nm_kernels *k, uint32_t features)
 {
     memset(k, 0, sizeof *k);
     k->features = features;
+    nm_gemm_kernels_init(&k->gemm, features);
     nm_attention_kernels_init(&k->attention, features);
     nm_elementwise_kernels_init(&k->elementwise, features);
     nm_norm_kernels_init(&k->norm, features);

@@ -1,0 +1,245 @@
+/* gemm.c - blocking, threads and conversions around the tiles of gemm_kernels.h.
+ *
+ * C is cut into tasks of a block of rows by one or more panels. The rows of a block (of A) stay in the second-level cache
+ * while the panels of B pass by; a panel stays there for all tiles of the block. k is never cut, so that the order of
+ * additions is that of tile(), whatever the blocking is. */
+#include "kernels/gemm.h"
+
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "kernels/gemm_ref.h"
+#include "kernels/kernels.h"
+
+#define BLOCK_BYTES (384 * 1024) /* of A per block */
+#define MAX_BLOCK_ROWS 192
+#define TASKS_PER_WORKER 8
+
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static const nm_gemm_variant *variant_of(const struct nm_kernels *kn, nm_dtype compute)
+{
+    switch (compute) {
+    case NM_F32: return kn->gemm.f32;
+    case NM_BF16: return kn->gemm.bf16;
+    case NM_I8: return kn->gemm.i8;
+    default: return NULL;
+    }
+}
+
+bool nm_gemm_has(const struct nm_kernels *kn, nm_dtype compute)
+{
+    const nm_gemm_variant *v = variant_of(kn, compute);
+    return v && v->fast;
+}
+
+/* ---- packed weights ---- */
+
+static size_t panel_bytes(const nm_gemm_variant *v, int64_t k) { return (size_t)nm_gemm_units(v->compute, k) * (size_t)v->nr * 4; }
+
+/* Bytes of panels, and of the whole block with scale and sum; false when they do not fit size_t. */
+static bool packed_sizes(const nm_gemm_variant *v, int64_t n, int64_t k, size_t *panels, size_t *all)
+{
+    if (n < 0 || k < 0 || k > INT64_MAX / 256 || n > INT64_MAX / 256 || (v->compute == NM_I8 && k > NM_GEMM_MAX_K_I8))
+        return false;
+    size_t count = (size_t)ceil_div(n, v->nr), factors = v->compute == NM_I8 ? count * (size_t)v->nr * 8 : 0;
+    return nm_mul_size(count, panel_bytes(v, k), panels) && nm_add_size(*panels, factors, all);
+}
+
+static void set_factors(nm_packed *p, const nm_gemm_variant *v, size_t panels)
+{
+    if (v->compute != NM_I8)
+        return;
+    p->scale = (float *)(void *)((char *)p->data + panels);
+    p->sum = (int32_t *)(void *)(p->scale + ceil_div(p->n, v->nr) * v->nr);
+}
+
+size_t nm_packed_bytes(const struct nm_kernels *kn, nm_dtype compute, int64_t n, int64_t k)
+{
+    const nm_gemm_variant *v = variant_of(kn, compute);
+    size_t panels, all;
+    return v && packed_sizes(v, n, k, &panels, &all) ? all : 0;
+}
+
+uint32_t nm_packed_layout(const struct nm_kernels *kn, nm_dtype compute)
+{
+    const nm_gemm_variant *v = variant_of(kn, compute);
+    return v ? nm_gemm_layout(v->compute, v->nr) : 0;
+}
+
+bool nm_packed_from_mapped(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, uint32_t layout, int64_t n, int64_t k, const void *data,
+                           size_t bytes)
+{
+    const nm_gemm_variant *v = variant_of(kn, compute);
+    size_t panels, all;
+    if (!v || layout != nm_gemm_layout(v->compute, v->nr) || !packed_sizes(v, n, k, &panels, &all) || bytes != all || (uintptr_t)data % 64)
+        return false;
+    *p = (nm_packed){ .compute = compute, .layout = layout, .n = n, .k = k, .bytes = bytes, .data = (void *)(uintptr_t)data, .owned = false };
+    set_factors(p, v, panels);
+    return true;
+}
+
+typedef struct pack_job {
+    const nm_gemm_variant *v;
+    nm_packed *p;
+    const void *w;
+    nm_dtype dtype;
+    int64_t row_step, k_step;
+    size_t panel_bytes;
+} pack_job;
+
+static void pack_panels(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const pack_job *j = arg;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t col = i * j->v->nr;
+        j->v->pack(&(nm_gemm_panel){
+            .w = (const char *)j->w + (size_t)(col * j->row_step) * nm_dtype_size(j->dtype), .dtype = j->dtype, .row_step = j->row_step,
+            .k_step = j->k_step, .k = j->p->k, .cols = (int)min64(j->v->nr, j->p->n - col), .data = (char *)j->p->data + (size_t)i * j->panel_bytes,
+            .scale = j->p->scale ? j->p->scale + col : NULL, .sum = j->p->sum ? j->p->sum + col : NULL });
+    }
+}
+
+bool nm_gemm_pack(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
+                  int64_t n, int64_t k, nm_pool *pool)
+{
+    const nm_gemm_variant *v = variant_of(kn, compute);
+    size_t panels, all;
+    if (!v || (w_dtype != NM_F32 && w_dtype != NM_F16 && w_dtype != NM_BF16) || !packed_sizes(v, n, k, &panels, &all))
+        return false;
+    void *data = nm_alloc(all ? all : 64);
+    if (!data)
+        return false;
+    *p = (nm_packed){ .compute = compute, .layout = nm_gemm_layout(compute, v->nr), .n = n, .k = k, .bytes = all, .data = data, .owned = true };
+    set_factors(p, v, panels);
+    pack_job j = { v, p, w, w_dtype, transposed ? 1 : ldw, transposed ? ldw : 1, panel_bytes(v, k) };
+    int64_t count = ceil_div(n, v->nr);
+    nm_parallel_for(pool, count, ceil_div(count, (int64_t)nm_pool_size(pool) * TASKS_PER_WORKER), pack_panels, &j);
+    return true;
+}
+
+void nm_gemm_pack_free(nm_packed *p)
+{
+    if (p && p->owned)
+        nm_free(p->data);
+    if (p)
+        memset(p, 0, sizeof *p);
+}
+
+/* ---- rows of A in the form that the tiles read ---- */
+
+/* Bytes between converted rows: whole units, and not a multiple of 4096, where the rows of a tile would share a cache set. */
+static int64_t converted_stride(const nm_gemm_variant *v, int64_t k)
+{
+    int64_t bytes = ((int64_t)nm_dtype_size(v->a_dtype) * ((k + 3) & ~(int64_t)3) + 63) & ~(int64_t)63;
+    return bytes % 1024 ? bytes : bytes + 64;
+}
+
+static bool converts(const nm_gemm_variant *v, const nm_gemm *g) { return v->a_dtype != g->a_dtype; }
+
+static size_t scales_bytes(const nm_gemm *g) { return ((size_t)g->m * sizeof(float) + 63) & ~(size_t)63; }
+
+size_t nm_gemm_scratch(const struct nm_kernels *kn, const nm_gemm *g, int workers)
+{
+    const nm_gemm_variant *v = variant_of(kn, g->b->compute);
+    (void)workers;
+    return converts(v, g) ? scales_bytes(g) + (size_t)(g->m * converted_stride(v, g->b->k)) : 0;
+}
+
+typedef struct run_job {
+    const nm_gemm_variant *v;
+    const nm_gemm *g;
+    const char *a;
+    int64_t a_stride; /* bytes */
+    float *row_scale;
+    int64_t blocks, block_rows, panels, panels_per_task, tasks_per_block;
+    size_t panel_bytes;
+} run_job;
+
+static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const run_job *j = arg;
+    const nm_gemm *g = j->g;
+    (void)worker;
+    for (int64_t r = begin; r < end; r++)
+        j->row_scale[r] = j->v->convert(g->b->k, (const char *)g->a + (size_t)(r * g->lda) * nm_dtype_size(g->a_dtype), g->a_dtype,
+                                        (char *)(uintptr_t)j->a + r * j->a_stride);
+}
+
+/* ---- the product ---- */
+
+/* Rows begin..end of C by one panel: equal tiles of at most mr rows. */
+static void run_panel(const run_job *j, int64_t begin, int64_t end, int64_t panel, int *configured)
+{
+    const nm_gemm_variant *v = j->v;
+    _Alignas(64) float acc[NM_GEMM_MAX_MR * NM_GEMM_MAX_NR];
+    int64_t tiles = ceil_div(end - begin, v->mr), step = ceil_div(ceil_div(end - begin, tiles), v->row_step) * v->row_step;
+    const char *b = (const char *)j->g->b->data + (size_t)panel * j->panel_bytes;
+    for (int64_t row = begin; row < end; row += step) {
+        int rows = (int)min64(step, end - row);
+        if (v->configure && rows != *configured)
+            v->configure(*configured = rows);
+        v->tile(rows, j->g->b->k, j->a + row * j->a_stride, j->a_stride, b, acc);
+        v->finish(&(nm_gemm_out){ .g = j->g, .row = row, .col = panel * v->nr, .rows = rows, .cols = (int)min64(v->nr, j->g->b->n - panel * v->nr),
+                                  .acc = acc, .row_scale = j->row_scale, .offset = v->a_dtype == NM_U8 ? 128 : 0 });
+    }
+}
+
+/* Task t is panels from (t % tasks_per_block) of row block t / tasks_per_block: neighbours share rows of A. */
+static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const run_job *j = arg;
+    int configured = 0;
+    (void)worker;
+    for (int64_t t = begin; t < end; t++) {
+        int64_t row = t / j->tasks_per_block * j->block_rows, panel = t % j->tasks_per_block * j->panels_per_task;
+        int64_t row_end = min64(row + j->block_rows, j->g->m), panel_end = min64(panel + j->panels_per_task, j->panels);
+        for (; panel < panel_end; panel++)
+            run_panel(j, row, row_end, panel, &configured);
+    }
+    if (j->v->release && configured)
+        j->v->release();
+}
+
+/* Equal blocks of rows, whole tiles each, that fit BLOCK_BYTES; then panels per task so that every worker gets several. */
+static void plan(run_job *j, int workers)
+{
+    const nm_gemm_variant *v = j->v;
+    int64_t m = j->g->m, row_bytes = (int64_t)nm_dtype_size(v->a_dtype) * j->g->b->k;
+    int64_t most = min64(MAX_BLOCK_ROWS, BLOCK_BYTES / (row_bytes + 1)) / v->mr * v->mr;
+    most = most < 2 * v->mr ? 2 * v->mr : most;
+    j->blocks = ceil_div(m, most);
+    j->block_rows = ceil_div(ceil_div(m, j->blocks), v->mr) * v->mr;
+    if (j->blocks == 1)
+        j->block_rows = m;
+    j->blocks = ceil_div(m, j->block_rows);
+    j->panels = ceil_div(j->g->b->n, v->nr);
+    int64_t per_task = j->blocks * j->panels / ((int64_t)workers * TASKS_PER_WORKER);
+    j->panels_per_task = per_task < 1 ? 1 : min64(per_task, 8);
+    j->tasks_per_block = ceil_div(j->panels, j->panels_per_task);
+}
+
+void nm_gemm_run(const struct nm_kernels *kn, const nm_gemm *g, nm_pool *pool, void *scratch)
+{
+    const nm_gemm_variant *v = variant_of(kn, g->b->compute);
+    if (g->m <= 0 || g->b->n <= 0)
+        return;
+    run_job j = { .v = v, .g = g, .a = g->a, .a_stride = g->lda * (int64_t)nm_dtype_size(g->a_dtype), .panel_bytes = panel_bytes(v, g->b->k) };
+    if (converts(v, g)) {
+        j.row_scale = scratch;
+        j.a = (const char *)scratch + scales_bytes(g);
+        j.a_stride = converted_stride(v, g->b->k);
+        nm_parallel_for(pool, g->m, ceil_div(g->m, (int64_t)nm_pool_size(pool) * TASKS_PER_WORKER), convert_rows, &j);
+    }
+    plan(&j, nm_pool_size(pool));
+    nm_parallel_for(pool, j.blocks * j.tasks_per_block, 1, run_tasks, &j);
+}
+
+void nm_gemm_kernels_init(nm_gemm_kernels *k, uint32_t features)
+{
+    (void)features;
+    *k = (nm_gemm_kernels){ &nm_gemm_f32_ref, &nm_gemm_bf16_ref, &nm_gemm_i8_ref };
+}
