@@ -75,6 +75,8 @@ void nm_attention_kernels_init(nm_attention_kernels *k, uint32_t features)
 {
     k->f32 = k->bf16 = (nm_attn_variant){ 1, nm_attention_scratch_ref, nm_attention_head_ref };
 #if defined(__x86_64__)
+    if (features & NM_CPU_AVX2)
+        k->f32 = k->bf16 = nm_attn_avx2;
     if (features & NM_CPU_AVX512)
         k->f32 = k->bf16 = nm_attn_avx512;
     if (features & NM_CPU_AVX512_BF16)

@@ -78,20 +78,23 @@ void nm_patchify_ref(const float *image, int64_t channels, int64_t height, int64
                                 (char *)dst + (size_t)o * nm_dtype_size(dst_dtype), dst_dtype);
 }
 
+/* The kx of one ky are neighbours in x: one copy, with zeros before and after where the window hangs over the image. */
 void nm_im2col_ref(const float *x, int64_t h, int64_t w, int64_t c, int64_t kh, int64_t kw, int64_t stride, int64_t pad, int64_t oy_begin,
                    int64_t oy_end, int64_t out_w, float *dst)
 {
     size_t pixel = (size_t)c * sizeof *x;
     for (int64_t oy = oy_begin; oy < oy_end; oy++)
         for (int64_t ox = 0; ox < out_w; ox++)
-            for (int64_t ky = 0; ky < kh; ky++)
-                for (int64_t kx = 0; kx < kw; kx++, dst += c) {
-                    int64_t iy = oy * stride - pad + ky, ix = ox * stride - pad + kx;
-                    if (iy < 0 || iy >= h || ix < 0 || ix >= w)
-                        memset(dst, 0, pixel);
-                    else
-                        memcpy(dst, x + (iy * w + ix) * c, pixel);
+            for (int64_t ky = 0; ky < kh; ky++, dst += kw * c) {
+                int64_t iy = oy * stride - pad + ky, ix = ox * stride - pad, lo = ix < 0 ? -ix : 0, hi = w - ix < kw ? w - ix : kw;
+                if (iy < 0 || iy >= h || lo >= hi) {
+                    memset(dst, 0, (size_t)kw * pixel);
+                    continue;
                 }
+                memset(dst, 0, (size_t)lo * pixel);
+                memcpy(dst + lo * c, x + (iy * w + ix + lo) * c, (size_t)(hi - lo) * pixel);
+                memset(dst + hi * c, 0, (size_t)(kw - hi) * pixel);
+            }
 }
 
 void nm_avgpool_ref(const float *x, int64_t h, int64_t w, int64_t c, int64_t s, float *y)

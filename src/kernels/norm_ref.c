@@ -1,12 +1,12 @@
-/* norm_ref.c - row normalisations in plain C: see norm.h. Sums run in 16 interleaved lanes that are added as a tree at the
- * end: the vector variants add in the same order, and the rounding error grows with cols / 16 instead of cols. */
+/* norm_ref.c - row normalisations in plain C: see norm.h. Sums run in 64 interleaved lanes that are added as a tree at the
+ * end: the vector variants add in the same order, and the rounding error grows with cols / 64 instead of cols. */
 #include <math.h>
 
 #include "base/half.h"
 #include "kernels/norm.h"
 #include "kernels/norm_variants.h"
 
-#define LANES 16
+#define LANES 64
 
 static float lane_total(const float lane[LANES])
 {

@@ -69,6 +69,36 @@ NM_INLINE __m256i vf_to_bf16(vf x)
 NM_INLINE void vf_store_bf16(uint16_t *p, vf x) { _mm256_storeu_si256((__m256i *)p, vf_to_bf16(x)); }
 NM_INLINE void vf_store_bf16_n(uint16_t *p, vf x, int64_t n) { _mm256_mask_storeu_epi16(p, lanes(n), vf_to_bf16(x)); }
 
+/* As nm_f16_to_f32: the hardware would make signalling NaN quiet. */
+NM_INLINE vf widen_f16(__m256i h)
+{
+    vf x = _mm512_cvtph_ps(h);
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    if (__builtin_expect(nan == 0, 1))
+        return x;
+    vi u = _mm512_cvtepu16_epi32(h), sign = _mm512_slli_epi32(_mm512_and_si512(u, _mm512_set1_epi32(0x8000)), 16);
+    vi man = _mm512_slli_epi32(_mm512_and_si512(u, _mm512_set1_epi32(0x3FF)), 13);
+    vi bits = _mm512_or_si512(_mm512_or_si512(sign, man), _mm512_set1_epi32(0x7F800000));
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(_mm512_castps_si512(x), nan, bits));
+}
+
+NM_INLINE vf vf_of_f16(const uint16_t *p) { return widen_f16(_mm256_loadu_si256((const __m256i *)p)); }
+NM_INLINE vf vf_of_f16_n(const uint16_t *p, int64_t n) { return widen_f16(_mm256_maskz_loadu_epi16(lanes(n), p)); }
+
+/* As nm_f32_to_f16: every NaN becomes sign | 0x7E00. */
+NM_INLINE __m256i vf_to_f16(vf x)
+{
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    vi u = _mm512_castps_si512(x), quiet = _mm512_or_si512(_mm512_and_si512(u, _mm512_set1_epi32(INT32_MIN)), _mm512_set1_epi32(0x7FC00000));
+    return _mm512_cvtps_ph(_mm512_castsi512_ps(_mm512_mask_mov_epi32(u, nan, quiet)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+NM_INLINE void vf_store_f16(uint16_t *p, vf x) { _mm256_storeu_si256((__m256i *)p, vf_to_f16(x)); }
+NM_INLINE void vf_store_f16_n(uint16_t *p, vf x, int64_t n) { _mm256_mask_storeu_epi16(p, lanes(n), vf_to_f16(x)); }
+
+NM_INLINE vf vf_of_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+NM_INLINE vf vf_of_i8_n(const int8_t *p, int64_t n) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes(n), p))); }
+
 /* VL rows of VL units become VL columns, in registers. */
 NM_INLINE void vi_transpose(vi r[VL])
 {

@@ -1,0 +1,18 @@
+/* elementwise_avx2.c - conversions, sums, patches and pooling with 256-bit vectors. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/elementwise_variants.h"
+#include "kernels/x86/target.h"
+
+NM_TARGET_PUSH(NM_ISA_AVX2)
+#include "kernels/x86/vec_avx2.h"
+#define NAME(x) x##_avx2
+#include "kernels/x86/elementwise_impl.h"
+NM_TARGET_POP
+#else
+typedef int nm_no_elementwise_avx2;
+#endif
