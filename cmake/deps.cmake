@@ -25,3 +25,20 @@ if(NOT GIF_LIB)
   message(FATAL_ERROR "giflib not found: apt-get install libgif-dev (or run: make packages)")
 endif()
 target_link_libraries(noema_deps INTERFACE ${GIF_LIB})
+
+# Optional libraries: FEATURE becomes the macro NOEMA_HAVE_FEATURE (1 or 0); without one its use gives a message that names
+# the package.
+function(noema_want feature pc package)
+  pkg_check_modules(DEP_${pc} QUIET IMPORTED_TARGET ${pc})
+  if(DEP_${pc}_FOUND)
+    target_link_libraries(noema_deps INTERFACE PkgConfig::DEP_${pc})
+    target_compile_definitions(noema_deps INTERFACE NOEMA_HAVE_${feature}=1)
+    message(STATUS "${feature}: on")
+  else()
+    target_compile_definitions(noema_deps INTERFACE NOEMA_HAVE_${feature}=0)
+    message(STATUS "${feature}: off (${package})")
+  endif()
+endfunction()
+
+noema_want(AVIF libavif libavif-dev)
+noema_want(HEIF libheif libheif-dev)

@@ -152,8 +152,8 @@ static void unpack_row(const bmp *b, const nm_image *im, unsigned char *d, const
 }
 
 /* Runs of pixels into rows counted from the file's first; what the runs leave out is 0. Pillow's rules: a run stops at the
- * end of its row, absolute pixels run on into the next one. */
-static void unpack_rle(const bmp *b, unsigned char *d, size_t w, size_t h)
+ * end of its row, absolute pixels run on into the next one. False when the data end before the picture does. */
+static bool unpack_rle(const bmp *b, unsigned char *d, size_t w, size_t h)
 {
     const unsigned char *p = b->p + b->pixels, *end = b->p + b->n;
     size_t at = 0, total = w * h, x = 0;
@@ -171,10 +171,10 @@ static void unpack_rle(const bmp *b, unsigned char *d, size_t w, size_t h)
             at = (at + w - 1) / w * w;
             x = 0;
         } else if (v == 1) {
-            return;
+            return true;
         } else if (v == 2) {
             if (end - p < 2)
-                return;
+                return false;
             size_t skip = p[0] + p[1] * w;
             at += skip < total - at ? skip : total - at;
             x = at % w;
@@ -187,13 +187,14 @@ static void unpack_rle(const bmp *b, unsigned char *d, size_t w, size_t h)
             for (size_t i = 0; i < count; i++)
                 d[at++] = (unsigned char)(!rle4 ? p[i] : i % 2 ? p[i / 2] & 15 : p[i / 2] >> 4);
             if (cut)
-                return;
+                return false;
             p += bytes;
             x += v;
             if ((p - b->p) % 2 && p < end)
                 p++;
         }
     }
+    return at == total;
 }
 
 static void flip(nm_image *im)
@@ -235,7 +236,8 @@ static noema_status decode(nm_image *im, const nm_image_in *in)
     im->n_palette = mode == NM_MODE_P ? (int)(b.colours < 256 ? b.colours : 256) : 0;
     if (rle) {
         memset(im->data, 0, im->stride * (size_t)im->height);
-        unpack_rle(&b, im->data, (size_t)im->width, (size_t)im->height);
+        if (!unpack_rle(&b, im->data, (size_t)im->width, (size_t)im->height))
+            return nm_image_bad(in, "BMP", "truncated: the runs end before the picture does");
     } else {
         for (int y = 0; y < im->height; y++)
             unpack_row(&b, im, im->data + (size_t)y * im->stride, b.p + b.pixels + (size_t)y * row);

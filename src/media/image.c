@@ -10,7 +10,8 @@
 #include "media/format.h"
 
 static const nm_image_format *const formats[] = {
-    &nm_format_jpeg, &nm_format_png, &nm_format_webp, &nm_format_gif, &nm_format_bmp,
+    &nm_format_jpeg, &nm_format_png, &nm_format_webp, &nm_format_gif, &nm_format_bmp, &nm_format_tiff,
+    &nm_format_avif, &nm_format_heif, &nm_format_pnm,
 };
 
 int nm_mode_bytes(nm_mode mode)

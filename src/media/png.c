@@ -1,6 +1,6 @@
 /* png.c - PNG through libpng, in the modes that Pillow keeps: grey 1 bit -> "1"; 2, 4, 8 bit -> L (scaled to 255); 16 bit
- * stays I;16; grey + alpha -> LA; palette stays P, tRNS goes to the palette's alpha; RGB(A) with 16 bit is cut to its high
- * byte. A colour key is remembered, not applied. */
+ * stays I;16; grey + alpha -> LA (16 bit: RGBA); palette stays P, tRNS goes to the palette's alpha; RGB(A) with 16 bit is
+ * cut to its high byte. A colour key is remembered, not applied. */
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +50,7 @@ static nm_mode mode_of(int type, int depth)
     switch (type) {
     case PNG_COLOR_TYPE_PALETTE: return NM_MODE_P;
     case PNG_COLOR_TYPE_GRAY: return depth == 1 ? NM_MODE_1 : depth == 16 ? NM_MODE_I16 : NM_MODE_L;
-    case PNG_COLOR_TYPE_GRAY_ALPHA: return NM_MODE_LA;
+    case PNG_COLOR_TYPE_GRAY_ALPHA: return depth == 16 ? NM_MODE_RGBA : NM_MODE_LA;
     case PNG_COLOR_TYPE_RGB: return NM_MODE_RGB;
     default: return NM_MODE_RGBA;
     }
@@ -62,6 +62,8 @@ static void set_transforms(png_structp png, nm_mode mode, int depth)
         png_set_packing(png);
     else if (depth < 8)
         png_set_expand_gray_1_2_4_to_8(png);
+    if (mode == NM_MODE_RGBA)
+        png_set_gray_to_rgb(png); /* no effect on colours */
     if (depth == 16 && mode != NM_MODE_I16)
         png_set_strip_16(png);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -84,6 +86,8 @@ static void read_palette(png_state *s, nm_image *im)
             im->key[0] = im->mode == NM_MODE_RGB ? key->red : key->gray;
             im->key[1] = key->green;
             im->key[2] = key->blue;
+            if (im->mode == NM_MODE_1)
+                im->key[0] = key->gray ? 255 : 0;
         }
         return;
     }

@@ -238,15 +238,11 @@ static void run_nearest(const nm_resize_plan *p, unsigned char *dst, size_t dst_
     }
 }
 
-/* 16-bit rounding of Pillow (ImagingResampleHorizontal_16bpc): the two bytes are clipped apart, so a sum above 65535 keeps
- * its low byte. */
+/* ROUND_UP and CLIP16 of Resample.c. */
 static uint16_t round16(double v)
 {
-    int i = v >= 0.0 ? (int)floor(v + 0.5) : -(int)floor(fabs(v) + 0.5);
-    int low = i % 256, high = i >> 8;
-    low = low < 0 ? 0 : low;
-    high = high < 0 ? 0 : high > 255 ? 255 : high;
-    return (uint16_t)(high << 8 | low);
+    int i = (int)(v >= 0.0 ? v + 0.5 : v - 0.5);
+    return (uint16_t)(i < 0 ? 0 : i > 65535 ? 65535 : i);
 }
 
 static void columns16(const nm_resize_plan *p, unsigned char *dst, size_t dst_stride, const unsigned char *src, size_t stride, int rows)

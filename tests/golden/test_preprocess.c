@@ -112,6 +112,58 @@ static void test_decode(void **state)
     }
 }
 
+static int check_bytes(const json_t *want, const char *key, const nm_image *im, const char *name)
+{
+    char hex[65];
+    nm_sha256_hex(im->data, im->stride * (size_t)im->height, hex);
+    return check_digest(want, key, hex, name);
+}
+
+/* Our own figures in many formats and modes against Pillow: pixels, conversions, and resizes in the file's own mode with
+ * every filter (make_more.py). */
+static void test_more(void **state)
+{
+    (void)state;
+    noema_error err = NOEMA_ERROR_INIT;
+    json_t *j = nm_json_load(LOCAL "/more.json", &err), *want;
+    assert_non_null(j);
+    const char *name;
+    int n = 0, bad = 0;
+    nm_image im = { 0 }, out = { 0 };
+    json_object_foreach(j, name, want) {
+        char path[512];
+        snprintf(path, sizeof path, LOCAL "/more/%s", name);
+        if (nm_image_open(&im, path, NULL, &err) != NOEMA_OK) {
+            print_error("%s\n", err.message);
+            nm_err_clear(&err);
+            bad++;
+            continue;
+        }
+        assert_string_equal(nm_mode_name(im.mode), nm_json_str(want, "mode", "?"));
+        assert_int_equal(im.width, nm_json_int(want, "width", 0));
+        assert_int_equal(im.height, nm_json_int(want, "height", 0));
+        bad += check_bytes(want, "native", &im, name);
+        assert_int_equal(nm_image_to_rgb(&out, &im, &err), NOEMA_OK);
+        bad += check_bytes(want, "rgb", &out, name);
+        assert_int_equal(nm_image_to_rgba(&out, &im, &err), NOEMA_OK);
+        bad += check_bytes(want, "rgba", &out, name);
+        assert_int_equal(nm_image_resize(&out, &im, 37, 29, NM_BICUBIC, &err), NOEMA_OK);
+        bad += check_bytes(want, "bicubic", &out, name);
+        for (int f = NM_NEAREST; f <= NM_HAMMING; f++)
+            if (f != NM_BICUBIC) {
+                assert_int_equal(nm_image_resize(&out, &im, 23, 50, (nm_filter)f, &err), NOEMA_OK);
+                bad += check_bytes(want, nm_filter_name((nm_filter)f), &out, name);
+            }
+        n++;
+    }
+    print_message("%d files in other formats and modes\n", n);
+    assert_true(n >= 50);
+    assert_int_equal(bad, 0);
+    nm_image_free(&im);
+    nm_image_free(&out);
+    json_decref(j);
+}
+
 /* The pipelines of expected.jsonl. open_clip's come from its own configuration files. */
 static bool pipeline(nm_preprocess *p, const char *name, int h, int w)
 {
@@ -220,6 +272,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_more),
         cmocka_unit_test(test_pipelines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
