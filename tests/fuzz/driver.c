@@ -1,6 +1,7 @@
 /* driver.c - runs a libFuzzer target without libFuzzer: every file of the folders and files named on the command line,
  * then a fixed number of seeded mutations of each (bit flips, truncations, splices), in exact-size heap copies so that
  * AddressSanitizer sees any overread. Prints what it ran; exits non-zero when there was nothing to run. */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
