@@ -1,0 +1,286 @@
+/* checkpoint.c - open_clip's epoch_N.pt: written in the layout of open_clip 4, read in that of 2 to 4.
+ *
+ *     {epoch, name, state_dict, optimizer {state {index: {step, exp_avg, exp_avg_sq}}, param_groups [no_wd, wd]}, global_step,
+ *      samples_seen [, state_dict_ema]}
+ * Indices run through the groups in order. open_clip <= 3 has the groups [no decay, decay] by another rule (2-D position tables are
+ * decayed), `module.` names under DDP, and no global_step. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/trainer.h"
+#include "weights/weights.h"
+
+/* ---- which parameters are decayed ---- */
+
+static bool old_rule_decays(const nm_train_param *p)
+{
+    return p->w->shape.ndim >= 2 && !strstr(p->name, "bn") && !strstr(p->name, "ln") && !strstr(p->name, "bias") && !strstr(p->name, "logit_scale");
+}
+
+/* ---- saving ---- */
+
+typedef struct writer { nm_wview *views; size_t n; float *steps; size_t n_steps; } writer;
+
+static json_t *put_tensor(writer *w, nm_shape shape, const float *data)
+{
+    nm_tensor t = nm_view((void *)(uintptr_t)data, NM_F32, shape);
+    nm_wview *v = &w->views[w->n];
+    *v = (nm_wview){ .name = "", .dtype = NM_F32, .ndim = t.ndim, .data = data };
+    memcpy(v->shape, t.shape, sizeof v->shape);
+    memcpy(v->stride, t.stride, sizeof v->stride);
+    return json_pack("{s:I}", "$tensor", (json_int_t)w->n++);
+}
+
+static json_t *weights_tree(const nm_trainer *t, writer *w, bool ema)
+{
+    json_t *o = json_object();
+    for (size_t i = 0; i < t->n_params; i++)
+        json_object_set_new(o, t->params[i].name, put_tensor(w, t->params[i].w->shape, ema ? t->params[i].ema : t->params[i].w->f32));
+    return o;
+}
+
+static json_t *group_tree(const nm_trainer *t, bool decayed, size_t first, size_t count)
+{
+    const nm_train_options *o = &t->o;
+    json_t *g = json_object(), *ids = json_array();
+    double lr = t->step ? nm_schedule_lr(&o->schedule, t->step - 1) : 0;
+    json_object_set_new(g, "weight_decay", json_real(decayed ? o->weight_decay : 0));
+    json_object_set_new(g, "group_name", json_string(decayed ? "wd" : "no_wd"));
+    json_object_set_new(g, "lr", json_real(lr));
+    if (o->opt.kind == NM_OPT_SGD) {
+        json_object_update_new(g, json_pack("{s:f,s:f,s:b}", "momentum", o->opt.momentum, "dampening", 0.0, "nesterov", (int)o->opt.nesterov));
+    } else {
+        json_object_set_new(g, "betas", json_pack("{s:[f,f]}", "$tuple", o->opt.beta1, o->opt.beta2));
+        if (o->opt.kind == NM_OPT_ADAMW)
+            json_object_update_new(g, json_pack("{s:f,s:b,s:b,s:n,s:b,s:b,s:n,s:b}", "eps", o->opt.eps, "amsgrad", 0, "maximize", 0, "foreach",
+                                                "capturable", 0, "differentiable", 0, "fused", "decoupled_weight_decay", 1));
+    }
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(ids, json_integer((json_int_t)(first + i)));
+    json_object_set_new(g, "params", ids);
+    return g;
+}
+
+static json_t *optimizer_tree(const nm_trainer *t, writer *w)
+{
+    json_t *state = json_object(), *groups = json_array();
+    size_t index = 0;
+    for (int decayed = 0; decayed < 2; decayed++) {
+        size_t first = index;
+        for (size_t i = 0; i < t->n_params; i++) {
+            const nm_train_param *p = &t->params[i];
+            char key[32];
+            if (p->frozen || p->decayed != (bool)decayed)
+                continue;
+            snprintf(key, sizeof key, "%zu", index++);
+            json_t *s = json_object();
+            if (t->o.opt.kind != NM_OPT_SGD) {
+                float *step = &w->steps[w->n_steps++];
+                *step = (float)t->step;
+                json_object_set_new(s, "step", put_tensor(w, NM_SCALAR, step));
+            }
+            json_object_set_new(s, t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", put_tensor(w, p->w->shape, p->m));
+            if (p->v)
+                json_object_set_new(s, "exp_avg_sq", put_tensor(w, p->w->shape, p->v));
+            if (t->step > 0)
+                json_object_set_new(state, key, s);
+            else
+                json_decref(s);
+        }
+        json_array_append_new(groups, group_tree(t, decayed, first, index - first));
+    }
+    return json_pack("{s:{s:o},s:o}", "state", "$int_keys", state, "param_groups", groups);
+}
+
+noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *name, int64_t epoch, int64_t samples_seen, noema_error *err)
+{
+    writer w = { .views = nm_malloc_array(t->n_params * 5 + 1, sizeof(nm_wview)), .steps = nm_malloc_array(t->n_params + 1, sizeof(float)) };
+    noema_status s = NOEMA_OK;
+    if (!w.views || !w.steps) {
+        s = nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
+    } else {
+        json_t *tree = json_object();
+        json_object_set_new(tree, "epoch", json_integer((json_int_t)epoch));
+        json_object_set_new(tree, "name", json_string(name));
+        json_object_set_new(tree, "state_dict", weights_tree(t, &w, false));
+        json_object_set_new(tree, "optimizer", optimizer_tree(t, &w));
+        json_object_set_new(tree, "global_step", json_integer((json_int_t)t->step));
+        if (samples_seen >= 0)
+            json_object_set_new(tree, "samples_seen", json_integer((json_int_t)samples_seen));
+        if (t->o.ema_decay > 0)
+            json_object_set_new(tree, "state_dict_ema", weights_tree(t, &w, true));
+        s = nm_torch_write(path, tree, w.views, w.n, err);
+        json_decref(tree);
+    }
+    free(w.views);
+    free(w.steps);
+    return s;
+}
+
+/* ---- loading ---- */
+
+typedef struct reader { nm_trainer *t; const nm_weights *f; const char *path; const char *module; noema_error *err; } reader;
+
+static const nm_wview *find(const reader *r, const char *part, const char *name)
+{
+    char full[512];
+    snprintf(full, sizeof full, "%s.%s%s", part, strncmp(part, "state_dict", 10) == 0 ? r->module : "", name);
+    return nm_weights_find(r->f, full);
+}
+
+static noema_status check(const reader *r, const nm_train_param *p, const char *part, const nm_wview *v)
+{
+    if (!v)
+        return nm_fail(r->err, NOEMA_E_MISSING, "%s: %s has no %s", r->path, part, p->name);
+    if (nm_wview_numel(v) != (int64_t)p->n)
+        return nm_fail(r->err, NOEMA_E_MISMATCH, "%s: %s of %s: expected %zu values, got %lld", r->path, part, p->name, p->n,
+                       (long long)nm_wview_numel(v));
+    return NOEMA_OK;
+}
+
+/* The file's index of each parameter by one rule; false when group sizes or shapes do not fit. */
+static bool number_by(const reader *r, const json_t *groups, bool (*decays)(const nm_train_param *), bool group_decays[2], size_t *index)
+{
+    nm_trainer *t = r->t;
+    size_t n_groups = json_array_size(groups), at = 0;
+    if (n_groups < 1 || n_groups > 2)
+        return false;
+    for (size_t g = 0; g < n_groups; g++) {
+        const json_t *group = json_array_get(groups, g);
+        bool want = nm_json_num(group, "weight_decay", 0) > 0;
+        size_t count = 0;
+        /* a run without weight decay has two groups of weight_decay 0: then the first is the one without */
+        if (n_groups == 2 && !want)
+            want = g == 1 && nm_json_num(json_array_get(groups, 0), "weight_decay", 0) == 0;
+        group_decays[g] = want;
+        for (size_t i = 0; i < t->n_params; i++)
+            if (!t->params[i].frozen && decays(&t->params[i]) == want) {
+                index[i] = at++;
+                count++;
+            }
+        if (count != json_array_size(nm_json_get(group, "params")))
+            return false;
+    }
+    for (size_t i = 0; i < t->n_params; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "optimizer.state.%zu.exp_avg", index[i]);
+        const nm_wview *v = nm_weights_find(r->f, name);
+        if (!t->params[i].frozen && v && nm_wview_numel(v) != (int64_t)t->params[i].n)
+            return false;
+    }
+    return true;
+}
+
+static bool new_rule_decays(const nm_train_param *p) { return p->decayed; }
+
+static noema_status load_moments(const reader *r, const size_t *index, bool apply)
+{
+    nm_trainer *t = r->t;
+    for (size_t i = 0; i < t->n_params; i++) {
+        nm_train_param *p = &t->params[i];
+        if (p->frozen)
+            continue;
+        const char *fields[2] = { t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", "exp_avg_sq" };
+        float *to[2] = { p->m, p->v };
+        for (int k = 0; k < 2; k++) {
+            char name[96];
+            if (!to[k])
+                continue;
+            snprintf(name, sizeof name, "optimizer.state.%zu.%s", index[i], fields[k]);
+            const nm_wview *v = nm_weights_find(r->f, name);
+            if (!apply) {
+                noema_status s = check(r, p, name, v);
+                if (s != NOEMA_OK)
+                    return s;
+            } else
+                nm_wview_copy_f32(v, to[k]);
+        }
+    }
+    return NOEMA_OK;
+}
+
+static noema_status check_all(const reader *r, const char *part)
+{
+    for (size_t i = 0; i < r->t->n_params; i++) {
+        noema_status s = check(r, &r->t->params[i], part, find(r, part, r->t->params[i].name));
+        if (s != NOEMA_OK)
+            return s;
+    }
+    return NOEMA_OK;
+}
+
+static bool has_average(const reader *r)
+{
+    return r->t->o.ema_decay > 0 && find(r, "state_dict_ema", r->t->params[0].name);
+}
+
+static void apply_weights(const reader *r)
+{
+    nm_trainer *t = r->t;
+    for (size_t i = 0; i < t->n_params; i++) {
+        nm_train_param *p = &t->params[i];
+        nm_wview_copy_f32(find(r, "state_dict", p->name), p->w->f32);
+        nm_weight_changed(p->w);
+        if (p->ema && has_average(r))
+            nm_wview_copy_f32(find(r, "state_dict_ema", p->name), p->ema);
+        else if (p->ema)
+            memcpy(p->ema, p->w->f32, p->n * sizeof *p->ema);
+    }
+    t->model->logit_scale = exp((double)t->logit_scale->w->f32[0]);
+}
+
+static noema_status load_from(reader *r, int64_t *epoch, int64_t *step)
+{
+    nm_trainer *t = r->t;
+    const json_t *meta = nm_weights_meta(r->f), *groups = nm_json_get(nm_json_get(meta, "optimizer"), "param_groups");
+    r->module = find(r, "state_dict", t->params[0].name) ? "" : "module.";
+    noema_status s = check_all(r, "state_dict");
+    if (s == NOEMA_OK && has_average(r))
+        s = check_all(r, "state_dict_ema");
+    if (s != NOEMA_OK)
+        return s;
+    *epoch = nm_json_int(meta, "epoch", 0);
+    *step = nm_json_int(meta, "global_step", -1);
+    size_t *index = calloc(t->n_params, sizeof *index);
+    bool by_group[2], old = false, fits = false;
+    if (!index)
+        return nm_fail(r->err, NOEMA_E_MEMORY, "%s: out of memory", r->path);
+    if (groups) {
+        fits = number_by(r, groups, new_rule_decays, by_group, index);
+        if (!fits)
+            fits = old = number_by(r, groups, old_rule_decays, by_group, index);
+    }
+    if (!fits)
+        s = nm_fail(r->err, groups ? NOEMA_E_MISMATCH : NOEMA_E_MISSING,
+                    "%s: the optimizer state %s this model; expected open_clip's groups [no decay, decay] of its %zu parameters", r->path,
+                    groups ? "does not fit" : "is missing for", t->n_params);
+    bool fresh = *step == 0 || (groups && json_object_size(nm_json_get(nm_json_get(meta, "optimizer"), "state")) == 0 && *step <= 0 && *epoch == 0);
+    if (s == NOEMA_OK && !fresh)
+        s = load_moments(r, index, false);
+    if (s == NOEMA_OK) {
+        apply_weights(r);
+        if (!fresh)
+            (void)load_moments(r, index, true);
+        for (size_t i = 0; old && i < t->n_params; i++)
+            t->params[i].decayed = old_rule_decays(&t->params[i]);
+        if (*step >= 0)
+            t->step = *step;
+    }
+    free(index);
+    return s;
+}
+
+noema_status nm_trainer_load(nm_trainer *t, const char *path, int64_t *epoch, int64_t *step, noema_error *err)
+{
+    nm_weights *f = NULL;
+    nm_weights_options raw = { .raw = true };
+    noema_status s = nm_weights_open_many(&f, &path, 1, &raw, err);
+    if (s != NOEMA_OK)
+        return s;
+    reader r = { .t = t, .f = f, .path = path, .module = "", .err = err };
+    s = load_from(&r, epoch, step);
+    nm_weights_close(f);
+    return s;
+}
