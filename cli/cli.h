@@ -179,5 +179,18 @@ bool cli_model_options(const cli *c, noema_model_options *o);
 /* Opens -m MODEL (default: the built-in one) and a session. Returns 0, or the exit code after a message. */
 int cli_open_model(cli *c, noema_model **m, noema_session **s);
 int cli_batch(const cli *c, int dflt); /* --batch */
+void cli_context_free(cli *c);
+#define CLI_BUILTIN_MODEL "builtin"
+
+/* ---- vectors (vectors.c) ---- */
+
+/* Gets each result in the order of the inputs: v is NULL for one that failed (and has been reported). `name` is NULL for texts.
+ * false: stop; err is filled. */
+typedef bool cli_vector_fn(void *user, const char *name, const float *v, noema_error *err);
+/* The first `skip` inputs are passed over in silence (a resumed job). false: fn stopped the work. */
+bool cli_embed_images(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, const char *const *args, size_t n, size_t skip,
+                      cli_vector_fn *fn, void *user, noema_error *err);
+bool cli_embed_texts(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, const cli_texts *t, size_t skip, cli_vector_fn *fn, void *user,
+                     noema_error *err);
 
 #endif
