@@ -7,15 +7,17 @@
 #include "cli.h"
 #include "noema/version.h"
 
-extern const cli_verb cli_verb_inspect_tokens, cli_verb_inspect_pixels, cli_verb_models_pull;
-
 /* One line per verb, in the order of the help. */
-const cli_verb *const cli_verbs[] = {
-    &cli_verb_inspect_tokens,
-    &cli_verb_inspect_pixels,
-    &cli_verb_models_pull,
-    NULL
-};
+#define VERBS(V) \
+    V(inspect_tokens) \
+    V(inspect_pixels) \
+    V(inspect_weights) \
+    V(models_pull)
+
+#define DECLARE(name) extern const cli_verb cli_verb_##name;
+#define LIST(name) &cli_verb_##name,
+VERBS(DECLARE)
+const cli_verb *const cli_verbs[] = { VERBS(LIST) NULL };
 
 /* The verb of one or two words at the front of argv; *used counts them. */
 static const cli_verb *find_verb(int argc, char **argv, int *used)

@@ -37,6 +37,34 @@ typedef struct noema_plane { const void *data; size_t size; /* bytes */ int heig
 /* u8 0: f32 [3, H, W], normalised; u8 1: the pixels before normalisation, [H, W, 3]. out->data is p's until its next use. */
 NOEMA_API noema_status noema_preprocess_file(noema_preprocess *p, const char *path, int u8, noema_plane *out, noema_error *err);
 
+/* ---- checkpoints ---- */
+
+/* The tensors of a checkpoint in any container that noema reads: the file is mapped, nothing is loaded or executed. */
+typedef struct noema_checkpoint noema_checkpoint;
+
+typedef struct noema_tensor_info {
+    const char *name;  /* valid as long as the checkpoint */
+    const char *dtype; /* "f32", "bf16", "f16", ... */
+    int ndim;
+    int64_t shape[6];
+    int64_t n_elements;
+} noema_tensor_info;
+
+/* A file, an *.index.json of shards or a folder. verify: also the checksums that its container stores (reads all of it). */
+NOEMA_API noema_status noema_checkpoint_open(noema_checkpoint **c, const char *path, int verify, noema_error *err);
+NOEMA_API void noema_checkpoint_free(noema_checkpoint *c);
+NOEMA_API const char *noema_checkpoint_format(const noema_checkpoint *c); /* "safetensors", "torchscript", ... */
+NOEMA_API size_t noema_checkpoint_count(const noema_checkpoint *c);
+/* Tensor i in the order of the file. */
+NOEMA_API void noema_checkpoint_tensor(const noema_checkpoint *c, size_t i, noema_tensor_info *info);
+/* SHA-256 over names, types, shapes and elements: the same for the same weights in another container. */
+NOEMA_API noema_status noema_checkpoint_sha256(const noema_checkpoint *c, char hex[65], noema_error *err);
+
+/* An f32 tensor in memory, contiguous, row-major. */
+typedef struct noema_f32_tensor { const char *name; int ndim; int64_t shape[6]; const float *data; } noema_f32_tensor;
+/* Writes a safetensors file (atomically: a reader sees the old file or the whole new one). */
+NOEMA_API noema_status noema_safetensors_write(const char *path, size_t n, const noema_f32_tensor *tensors, noema_error *err);
+
 /* SHA-256 of data[0..size) in lower-case hex. */
 NOEMA_API void noema_sha256(const void *data, size_t size, char hex[65]);
 
