@@ -294,21 +294,29 @@ static noema_status make_folder(noema_collection *c, noema_error *err)
     return s;
 }
 
-/* Segment files that no commit knows: left by a writer that was killed. Called with the lock. */
-static void sweep(noema_collection *c)
+/* Segment files that no commit knows: left by a writer that was killed. Called with the lock. The first segment comes after the
+ * commit that names the space: segments beside a catalogue without one mean that the catalogue is lost, and nothing is touched. */
+static noema_status sweep(noema_collection *c, noema_error *err)
 {
     DIR *d = opendir(c->path);
     if (!d)
-        return;
-    for (struct dirent *e; (e = readdir(d));) {
+        return nm_fail(err, NOEMA_E_IO, "%s: cannot read the folder: %s", c->path, strerror(errno));
+    noema_status s = NOEMA_OK;
+    for (struct dirent *e; s == NOEMA_OK && (e = readdir(d));) {
         if (!is_ours(e->d_name) || strncmp(e->d_name, "vectors-", 8) != 0)
             continue;
         char *end;
         uint64_t id = strtoull(e->d_name + 8, &end, 10);
-        if (strcmp(end, ".seg") == 0 && !nm_store_segment(c, id))
+        if (strcmp(end, ".seg") != 0 || nm_store_segment(c, id))
+            continue;
+        if (!c->dim)
+            s = nm_fail(err, NOEMA_E_FORMAT, "%s: expected a catalogue that knows %s, got an empty one: restore catalog.sqlite from a backup, or "
+                        "delete the vectors too", c->path, e->d_name);
+        else
             unlinkat(dirfd(d), e->d_name, 0);
     }
     closedir(d);
+    return s;
 }
 
 static noema_status open_in(noema_collection *c, unsigned flags, noema_error *err)
@@ -329,7 +337,7 @@ static noema_status open_in(noema_collection *c, unsigned flags, noema_error *er
     if (s == NOEMA_OK)
         s = nm_store_refresh(c, err);
     if (s == NOEMA_OK && !c->read_only)
-        sweep(c);
+        s = sweep(c, err);
     free(catalog);
     return s;
 }
