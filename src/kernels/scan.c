@@ -12,6 +12,7 @@
 
 #define SCORES 16384   /* floats of one worker's block of scores: 64 KiB, stays in L2 */
 #define MAX_BLOCK 1024 /* rows */
+#define TASK_ROWS 4096
 
 static int64_t block_rows(int64_t nq)
 {
@@ -70,30 +71,45 @@ static void replace_worst(nm_hit *heap, int64_t k, nm_hit h)
     heap[i] = h;
 }
 
-static void offer(nm_hit *heap, int64_t k, nm_hit h)
+/* Whether any of n <= GROUP scores may be a hit: most groups have none once the heap is full. */
+#define GROUP 16
+static inline bool any_reaches(const float *scores, int64_t n, float worst)
 {
-    if (worse(heap[0], h))
-        replace_worst(heap, k, h);
+    int any = 0;
+    if (n == GROUP)
+        for (int i = 0; i < GROUP; i++) /* a constant count: becomes a few vector compares */
+            any |= scores[i] >= worst;
+    else
+        for (int64_t i = 0; i < n; i++)
+            any |= scores[i] >= worst;
+    return any;
 }
+
+static inline bool skipped(const uint64_t *skip, int64_t row) { return skip && (skip[row >> 6] >> (row & 63) & 1); }
 
 static void collect(const scan_job *j, nm_hit *heap, const float *scores, int64_t row0, int64_t n)
 {
-    for (int64_t r = 0; r < n; r++) {
-        bool candidate = heap[0].row < 0 ? scores[r] == scores[r] : scores[r] >= heap[0].score;
-        int64_t row = row0 + r;
-        if (candidate && !(j->skip && (j->skip[row >> 6] >> (row & 63) & 1)))
-            offer(heap, j->k, (nm_hit){ scores[r], row });
+    for (int64_t g = 0; g < n; g += GROUP) {
+        int64_t count = n - g < GROUP ? n - g : GROUP;
+        if (heap[0].row >= 0 && !any_reaches(scores + g, count, heap[0].score))
+            continue;
+        for (int64_t r = g; r < g + count; r++) {
+            nm_hit h = { scores[r], row0 + r };
+            if (h.score == h.score && worse(heap[0], h) && !skipped(j->skip, h.row))
+                replace_worst(heap, j->k, h);
+        }
     }
 }
 
-static void scan_block(void *arg, int64_t begin, int64_t end, int worker)
+/* Rows of one task, in blocks whose scores fit the cache. */
+static void scan_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
     const scan_job *j = arg;
     char *mine = j->scratch + (size_t)worker * j->worker_bytes;
     nm_hit *heaps = (nm_hit *)mine;
     float *scores = (float *)(mine + heap_bytes(j->nq, j->k));
-    for (int64_t b = begin; b < end; b++) {
-        int64_t row0 = b * j->block, n = j->n_rows - row0 < j->block ? j->n_rows - row0 : j->block;
+    for (int64_t row0 = begin; row0 < end; row0 += j->block) {
+        int64_t n = end - row0 < j->block ? end - row0 : j->block;
         const char *rows = (const char *)j->rows + (size_t)(row0 * j->stride) * nm_dtype_size(j->dtype);
         j->dots(j->nq, j->queries, n, j->dim, rows, j->dtype, j->stride, j->row_scale ? j->row_scale + row0 : NULL, scores, j->block);
         for (int64_t q = 0; q < j->nq; q++)
@@ -121,12 +137,13 @@ void nm_scan_topk(const struct nm_kernels *kn, int64_t nq, const float *queries,
     for (int w = 0; w < workers; w++)
         for (int64_t i = 0; i < nq * k; i++)
             ((nm_hit *)(j.scratch + (size_t)w * j.worker_bytes))[i] = (nm_hit){ 0, -1 };
-    nm_parallel_for(pool, (n_rows + j.block - 1) / j.block, 1, scan_block, &j);
+    nm_parallel_for(pool, n_rows, TASK_ROWS, scan_rows, &j);
     nm_hit *first = scratch;
     for (int w = 1; w < workers; w++) {
         nm_hit *other = (nm_hit *)(j.scratch + (size_t)w * j.worker_bytes);
         for (int64_t i = 0; i < nq * k; i++)
-            offer(first + i / k * k, k, other[i]);
+            if (worse(first[i / k * k], other[i]))
+                replace_worst(first + i / k * k, k, other[i]);
     }
     for (int64_t q = 0; q < nq; q++) {
         heap_sort(first + q * k, k);
@@ -137,6 +154,13 @@ void nm_scan_topk(const struct nm_kernels *kn, int64_t nq, const float *queries,
 
 void nm_scan_kernels_init(nm_scan_kernels *k, uint32_t features)
 {
-    (void)features;
     k->dots = nm_dots_ref;
+#if defined(__x86_64__)
+    if (features & NM_CPU_AVX2)
+        k->dots = nm_dots_avx2;
+    if (features & NM_CPU_AVX512)
+        k->dots = nm_dots_avx512;
+#else
+    (void)features;
+#endif
 }

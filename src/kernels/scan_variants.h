@@ -6,4 +6,8 @@
 
 nm_dots_fn nm_dots_ref;
 
+#if defined(__x86_64__)
+nm_dots_fn nm_dots_avx2, nm_dots_avx512;
+#endif
+
 #endif
