@@ -11,10 +11,12 @@
 #include "base/mem.h"
 #include "kernels/gemm_ref.h"
 #include "kernels/kernels.h"
+#include "kernels/x86/gemm.h"
 
 #define BLOCK_BYTES (384 * 1024) /* of A per block */
 #define MAX_BLOCK_ROWS 192
 #define TASKS_PER_WORKER 8
+#define STREAM_BYTES (8 << 20) /* packed weights beyond this are not read again soon enough to keep them in the caches */
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -98,7 +100,7 @@ static void pack_panels(void *arg, int64_t begin, int64_t end, int worker)
         int64_t col = i * j->v->nr;
         j->v->pack(&(nm_gemm_panel){
             .w = (const char *)j->w + (size_t)(col * j->row_step) * nm_dtype_size(j->dtype), .dtype = j->dtype, .row_step = j->row_step,
-            .k_step = j->k_step, .k = j->p->k, .cols = (int)min64(j->v->nr, j->p->n - col), .data = (char *)j->p->data + (size_t)i * j->panel_bytes,
+            .k_step = j->k_step, .k = j->p->k, .cols = (int)min64(j->v->nr, j->p->n - col), .stream = j->p->bytes > STREAM_BYTES, .data = (char *)j->p->data + (size_t)i * j->panel_bytes,
             .scale = j->p->scale ? j->p->scale + col : NULL, .sum = j->p->sum ? j->p->sum + col : NULL });
     }
 }
@@ -138,7 +140,7 @@ static int64_t converted_stride(const nm_gemm_variant *v, int64_t k)
     return bytes % 1024 ? bytes : bytes + 64;
 }
 
-static bool converts(const nm_gemm_variant *v, const nm_gemm *g) { return v->a_dtype != g->a_dtype; }
+static bool converts(const nm_gemm_variant *v, const nm_gemm *g) { return v->always_convert || v->a_dtype != g->a_dtype; }
 
 static size_t scales_bytes(const nm_gemm *g) { return ((size_t)g->m * sizeof(float) + 63) & ~(size_t)63; }
 
@@ -240,6 +242,17 @@ void nm_gemm_run(const struct nm_kernels *kn, const nm_gemm *g, nm_pool *pool, v
 
 void nm_gemm_kernels_init(nm_gemm_kernels *k, uint32_t features)
 {
-    (void)features;
     *k = (nm_gemm_kernels){ &nm_gemm_f32_ref, &nm_gemm_bf16_ref, &nm_gemm_i8_ref };
+#if defined(__x86_64__)
+    if (features & NM_CPU_AVX512) {
+        k->f32 = &nm_gemm_f32_avx512;
+        k->bf16 = &nm_gemm_bf16_avx512;
+    }
+    if ((features & NM_CPU_AVX512_BF16) && (features & NM_CPU_AVX512))
+        k->bf16 = &nm_gemm_bf16_avx512_bf16;
+    if ((features & NM_CPU_AVX512_VNNI) && (features & NM_CPU_AVX512))
+        k->i8 = &nm_gemm_i8_avx512_vnni;
+#else
+    (void)features;
+#endif
 }

@@ -27,6 +27,7 @@ typedef struct nm_gemm_panel {
     nm_dtype dtype; /* NM_F32, NM_F16 or NM_BF16 */
     int64_t row_step, k_step, k;
     int cols;
+    bool stream;    /* write past the caches: the weight is larger than they are */
     void *data;     /* the panel */
     float *scale;   /* int8: [nr] */
     int32_t *sum;   /* int8: [nr] */
@@ -37,12 +38,13 @@ typedef struct nm_gemm_variant {
     nm_dtype a_dtype; /* how tile() reads A: NM_F32, NM_BF16, NM_I8, or NM_U8 (quantised + 128) */
     int nr, mr;       /* columns of a panel, most rows of a tile */
     int row_step;     /* rows are cheapest in multiples of this */
+    bool always_convert; /* rows of a_dtype need convert() too */
     bool fast;        /* beats f32 on this instruction set */
     /* acc[r][j] = sum over k of A[r][.] * panel column j; a_stride in bytes */
     void (*tile)(int rows, int64_t k, const void *a, int64_t a_stride, const void *panel, void *acc);
     void (*finish)(const nm_gemm_out *o);
-    /* One row of A as tile() reads it, from f32 or bf16; returns the row's factor (1 where not quantised). Whole units are
-     * written: dst has k rounded up to 4 elements. */
+    /* One row of A as tile() reads it, from f32 or bf16; returns the row's factor (1 where not quantised). dst has room for
+     * k elements rounded up to 64 bytes. */
     float (*convert)(int64_t k, const void *src, nm_dtype src_dtype, void *dst);
     void (*pack)(const nm_gemm_panel *p);
     void (*configure)(int rows); /* tile registers, on this thread, before tiles of that many rows; NULL where not needed */

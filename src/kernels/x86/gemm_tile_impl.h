@@ -1,0 +1,77 @@
+/* gemm_tile_impl.h - the loop of the product: a register block of up to MR rows by two vectors of columns. A template, included
+ * after vec_*.h inside a target region, with
+ *   TILE                 name of the function           MR                most rows: 4, 6 or 12
+ *   ACC, ACC_ZERO        accumulator vector             PER_UNIT          elements of a 32-bit unit
+ *   LOAD_A(p)            a unit of a row, broadcast     LOAD_B(p)         VL units of the panel
+ *   MADD(c, a, b)        c + the products of a unit     STORE_ACC(p, c)
+ *   LOAD_A_LAST(p, n)    the first n < PER_UNIT elements of a unit that the row does not have whole; not defined where rows
+ *                        are converted and so padded.
+ * One unit of k after the other: the order of additions is the same for every number of rows. */
+
+#ifndef TILE_PREFETCH
+#define TILE_PREFETCH 1024 /* bytes ahead in the panel, which comes from the second-level cache or, with few rows, from memory */
+#endif
+
+#define JOIN2(a, b) a##b
+#define JOIN(a, b) JOIN2(a, b)
+#define ROW(r) (p[(r) / 3] + (r) % 3 * stride)
+
+NM_INLINE void JOIN(TILE, _rows)(const int rows, int64_t k, const char *a, int64_t stride, const char *b, float *out)
+{
+    ACC c[MR][2];
+    const char *p[(MR + 2) / 3]; /* every third row: the others are one or two strides further */
+    for (int r = 0; r < rows; r++)
+        c[r][0] = c[r][1] = ACC_ZERO;
+    for (int r = 0; r < rows; r += 3)
+        p[r / 3] = a + r * stride;
+#ifdef LOAD_A_LAST
+    int64_t units = k / PER_UNIT;
+#else
+    int64_t units = (k + PER_UNIT - 1) / PER_UNIT;
+#endif
+    for (int64_t i = 0; i < units; i++, b += 8 * VL) {
+        ACC b0 = LOAD_B(b), b1 = LOAD_B(b + 4 * VL);
+        _mm_prefetch(b + TILE_PREFETCH, _MM_HINT_T0);
+        if (VL == 16)
+            _mm_prefetch(b + TILE_PREFETCH + 64, _MM_HINT_T0);
+        for (int r = 0; r < rows; r++) {
+            ACC x = LOAD_A(ROW(r) + 4 * i);
+            c[r][0] = MADD(c[r][0], x, b0);
+            c[r][1] = MADD(c[r][1], x, b1);
+        }
+    }
+#ifdef LOAD_A_LAST
+    if (k % PER_UNIT) {
+        ACC b0 = LOAD_B(b), b1 = LOAD_B(b + 4 * VL);
+        for (int r = 0; r < rows; r++) {
+            ACC x = LOAD_A_LAST(ROW(r) + 4 * units, k % PER_UNIT);
+            c[r][0] = MADD(c[r][0], x, b0);
+            c[r][1] = MADD(c[r][1], x, b1);
+        }
+    }
+#endif
+    for (int r = 0; r < rows; r++) {
+        STORE_ACC(out + r * 2 * VL, c[r][0]);
+        STORE_ACC(out + r * 2 * VL + VL, c[r][1]);
+    }
+}
+
+/* One copy of the loop per number of rows, each with its accumulators in registers. */
+#define BY_ROWS_CASE(f, n) case n: f(n, k, a, stride, panel, acc); break;
+#if MR == 4
+#define BY_ROWS_CASES(f)
+#elif MR == 6
+#define BY_ROWS_CASES(f) BY_ROWS_CASE(f, 5) BY_ROWS_CASE(f, 6)
+#else
+#define BY_ROWS_CASES(f) \
+    BY_ROWS_CASE(f, 5) BY_ROWS_CASE(f, 6) BY_ROWS_CASE(f, 7) BY_ROWS_CASE(f, 8) BY_ROWS_CASE(f, 9) BY_ROWS_CASE(f, 10) BY_ROWS_CASE(f, 11) BY_ROWS_CASE(f, 12)
+#endif
+#define BY_ROWS(f) \
+    switch (rows) { \
+        BY_ROWS_CASE(f, 1) BY_ROWS_CASE(f, 2) BY_ROWS_CASE(f, 3) BY_ROWS_CASE(f, 4) BY_ROWS_CASES(f) \
+    }
+
+static void TILE(int rows, int64_t k, const void *a, int64_t stride, const void *panel, void *acc)
+{
+    BY_ROWS(JOIN(TILE, _rows))
+}
