@@ -79,7 +79,7 @@ bool nm_json_put_str(nm_buf *b, const char *s, size_t n)
             nm_buf_puts(b, "\\n");
         else if (cp == '\t')
             nm_buf_puts(b, "\\t");
-        else if (cp < 0x20 || cp == 0x7F)
+        else if (cp < 0x20 || (cp >= 0x7F && cp < 0xA0) || cp == 0x2028 || cp == 0x2029) /* some readers end a line at these */
             nm_buf_printf(b, "\\u%04x", (unsigned)cp);
         else
             nm_buf_append(b, s + i, (size_t)len);
