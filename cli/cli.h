@@ -85,7 +85,6 @@ bool cli_parse_size(const char *text, int *height, int *width);
 void cli_help_all(FILE *f);
 void cli_help_verb(FILE *f, const cli_verb *v);
 void cli_help_group(FILE *f, const char *group); /* the verbs that begin with "group " */
-extern const cli_verb cli_verb_completions;
 
 /* ---- messages (message.c) ---- */
 void cli_say(const cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));  /* stderr; silent with --quiet */

@@ -12,7 +12,8 @@
     V(inspect_tokens) \
     V(inspect_pixels) \
     V(inspect_weights) \
-    V(models_pull)
+    V(models_pull) \
+    V(completions)
 
 #define DECLARE(name) extern const cli_verb cli_verb_##name;
 #define LIST(name) &cli_verb_##name,
