@@ -46,6 +46,14 @@ typedef enum noema_tokenizer_clean {
     NOEMA_CLEAN_CANONICALIZE = 4 /* ftfy, entities, no ASCII punctuation, lower case, white space */
 } noema_tokenizer_clean;
 
+/* Whose behaviour, where releases of one reference differ (transformers). */
+typedef enum noema_tokenizer_flavor {
+    NOEMA_FLAVOR_CURRENT = 0,      /* transformers 5, Rust tokenizers */
+    NOEMA_FLAVOR_HF4_FAST = 1,     /* transformers 4, Rust: CLIP also finds its special strings in lowered text */
+    NOEMA_FLAVOR_HF4_SLOW = 2,     /* transformers 4, Python: CLIP with ftfy and without html.unescape; SentencePiece's normaliser */
+    NOEMA_FLAVOR_HF4_SLOW_NO_FTFY = 3 /* the same where ftfy is not installed: BERT's cleaning */
+} noema_tokenizer_flavor;
+
 typedef struct noema_tokenizer_options {
     size_t struct_size; /* sizeof this struct */
     noema_tokenizer_kind kind;
@@ -54,6 +62,9 @@ typedef struct noema_tokenizer_options {
     int vocab_size;        /* CLIP merge lists: rows of the model's token table, which says how many merges count; 0: all */
     int error_if_longer;   /* a text that does not fit is an error (openai/CLIP without `truncate`) instead of being cut */
     int sep_to_zero;       /* open_clip's strip_sep_token: [SEP] becomes id 0 */
+    noema_tokenizer_flavor flavor;
+    const char *const *extra_tokens; /* n_extra_tokens special tokens that get the next free ids (BLIP: "[DEC]", "[ENC]") */
+    size_t n_extra_tokens;
     int reserved[8];       /* zero */
 } noema_tokenizer_options;
 

@@ -191,7 +191,8 @@ noema_status nm_tok_clip_open(nm_tokenizer *t, const char *what, const unsigned 
     if (!t->clip || !t->name)
         return nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", what);
     t->clip->bpe.all = true;
-    t->clean = o->clean ? o->clean : NOEMA_CLEAN_LOWER;
+    t->clean = o->clean ? (int)o->clean : o->flavor == NOEMA_FLAVOR_HF4_SLOW ? NM_CLEAN_FTFY
+               : o->flavor == NOEMA_FLAVOR_HF4_SLOW_NO_FTFY ? NM_CLEAN_BASIC : NOEMA_CLEAN_LOWER;
     t->context_length = o->context_length ? o->context_length : 77;
     return load(t, what, data, size, o, open_clip, err);
 }
@@ -323,13 +324,13 @@ static void put_text(const nm_tokenizer *t, nm_tok_scratch *s, const char *p, si
 }
 
 /* ASCII that ftfy and html.unescape leave alone goes straight to the splitter, lowered on the way. */
-static bool copy_plain(nm_tok_scratch *s, noema_tokenizer_clean mode, const char *text, size_t n)
+static bool copy_plain(nm_tok_scratch *s, int mode, const char *text, size_t n)
 {
     s->text.len = 0;
-    if ((mode != NOEMA_CLEAN_LOWER && mode != NOEMA_CLEAN_WHITESPACE) || !nm_buf_reserve(&s->text, n + 1))
+    if ((mode != NOEMA_CLEAN_LOWER && mode != NOEMA_CLEAN_WHITESPACE && mode != NM_CLEAN_FTFY) || !nm_buf_reserve(&s->text, n + 1))
         return false;
     char *o = s->text.data;
-    const bool lower = mode == NOEMA_CLEAN_LOWER;
+    const bool lower = mode != NOEMA_CLEAN_WHITESPACE;
     unsigned bad = 0;
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)text[i];

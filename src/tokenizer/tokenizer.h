@@ -21,11 +21,15 @@ typedef struct nm_tok_clip nm_tok_clip;
 typedef struct nm_tok_pipe nm_tok_pipe;
 typedef struct nm_tok_spm nm_tok_spm;
 
+/* Cleaning modes that no option names: transformers 4's slow CLIP, with and without ftfy; transformers' SiglipTokenizer with
+ * and without lower case. */
+enum { NM_CLEAN_FTFY = 100, NM_CLEAN_BASIC, NM_CLEAN_SIGLIP, NM_CLEAN_SIGLIP_CASED, NM_CLEAN_LOWER_ONLY };
+
 enum { NM_TOK_FILE_LIMIT = 256 << 20, NM_TOK_TEXT_LIMIT = 64 << 20 };
 
 struct noema_tokenizer {
     char *name;
-    noema_tokenizer_clean clean; /* before everything else */
+    int clean;                   /* noema_tokenizer_clean or NM_CLEAN_*; before everything else */
     int context_length;          /* 0: none */
     bool error_if_longer, sep_to_zero;
     noema_tokenizer_ids id;
@@ -48,8 +52,8 @@ _Static_assert(sizeof(nm_tok_cached) == 64, "one cache line");
 struct noema_tokenizer_scratch {
     const nm_tokenizer *owner;
     nm_u32 a, b, c;    /* code points at work */
-    nm_buf text, word; /* UTF-8 at work */
-    nm_buf out;        /* decoded text */
+    nm_buf text, word, out; /* UTF-8 at work; decoded text */
+    nm_buf cleaned;         /* the input after cleaning */
     int32_t *ids;
     size_t n_ids, cap_ids;
     size_t full_length;
@@ -79,10 +83,10 @@ static inline nm_tok_cached *nm_tok_cache_at(nm_tok_scratch *s, const char *w, s
     memcpy(key, w, n);
     return &s->cache[nm_tok_hash(key, NM_TOK_KEY) & (NM_TOK_CACHE - 1)];
 }
-noema_status nm_tok_clean(nm_u32 *a, noema_tokenizer_clean mode, nm_u32 *tmp, noema_error *err);
+noema_status nm_tok_clean(nm_u32 *a, int mode, nm_u32 *tmp, noema_error *err);
 
 /* The text cleaned by `mode`, in s->text. */
-noema_status nm_tok_clean_utf8(nm_tok_scratch *s, noema_tokenizer_clean mode, const char *text, size_t n, noema_error *err);
+noema_status nm_tok_clean_utf8(nm_tok_scratch *s, int mode, const char *text, size_t n, noema_error *err);
 
 /* From memory; `what` names the source in messages. The kind says which form (AUTO: by the first bytes). */
 noema_status nm_tokenizer_open_memory(nm_tokenizer **out, const char *what, const void *data, size_t size,

@@ -1,5 +1,6 @@
 /* test_tokenizers.c - every line of golden/tokenizers: the reference's ids, exactly. The vocabularies and ids that are the
  * project's own are in tests/golden/tokenizers; those with public vocabularies (CLIP, BERT) run when ../shared is there. */
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -22,7 +24,7 @@ static json_t *strings; /* array by i */
 /* A .jsonl file as an array of objects (the note, if any, included). */
 static json_t *load_lines(const char *name)
 {
-    char path[4096];
+    char path[8192];
     char *data;
     size_t size;
     noema_error err = NOEMA_ERROR_INIT;
@@ -87,7 +89,7 @@ static int check(const char *what, const char *path, const nm_tok_options *o, co
 {
     noema_error err = NOEMA_ERROR_INIT;
     nm_tokenizer *t;
-    char full[4096];
+    char full[8192];
     int bad = 0, n_checked = 0;
     snprintf(full, sizeof full, "%s%s", path[0] == '/' ? "" : dir, path);
     if (noema_tokenizer_open(&t, full, o, &err))
@@ -209,6 +211,194 @@ static void test_clip_openai_details(void **state)
     noema_tokenizer_free(t);
 }
 
+#define OWN NOEMA_SOURCE_DIR "/tests/golden/tokenizers/"
+
+static void write_text(const char *path, const char *text)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    if (nm_write_file_atomic(path, text, strlen(text), &err))
+        fail_msg("%s", err.message);
+}
+
+static void copy_to(const char *folder, const char *name, const char *from)
+{
+    char path[8192], *data;
+    size_t size;
+    noema_error err = NOEMA_ERROR_INIT;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (nm_read_file(&data, &size, from, 64 << 20, &err) || nm_write_file_atomic(path, data, size, &err))
+        fail_msg("%s", err.message);
+    free(data);
+}
+
+/* A folder in Hugging Face layout under the build directory: a class, its options, and the files. */
+static const char *make_folder(const char *config, const char *const files[][2])
+{
+    static char path[2048];
+    static int n;
+    noema_error err = NOEMA_ERROR_INIT;
+    const char *tmp = getenv("TMPDIR");
+    char file[4200];
+    snprintf(path, sizeof path, "%s/noema-tok-%ld-%d", tmp ? tmp : "/tmp", (long)getpid(), n++);
+    if (nm_mkdirs(path, &err))
+        fail_msg("%s", err.message);
+    snprintf(file, sizeof file, "%s/tokenizer_config.json", path);
+    if (config)
+        write_text(file, config);
+    for (int k = 0; files[k][0]; k++)
+        copy_to(path, files[k][0], files[k][1]);
+    return path;
+}
+
+static void remove_folder(const char *path)
+{
+    char cmd[5000];
+    snprintf(cmd, sizeof cmd, "rm -r '%s'", path);
+    if (system(cmd))
+        print_error("cannot remove %s\n", path);
+}
+
+static int check_folder(const char *what, const char *config, const char *const files[][2], const nm_tok_options *o, const char *base,
+                        const char *name)
+{
+    const char *path = make_folder(config, files);
+    int bad = check(what, path, o, base, name, -1);
+    remove_folder(path);
+    return bad;
+}
+
+static void test_byte_level(void **state)
+{
+    (void)state;
+    dir = OWN;
+    nm_tok_options o = opt(NOEMA_TOKENIZER_AUTO);
+    int bad = check("gpt2", "bytelevel.tokenizer.json", &o, NULL, "gpt2.jsonl", -1);
+    const char *const fast[][2] = { { "tokenizer.json", OWN "bytelevel.tokenizer.json" }, { NULL, NULL } };
+    const char *const slow[][2] = { { "vocab.json", OWN "bytelevel.vocab.json" }, { "merges.txt", OWN "bytelevel.merges.txt" },
+                                    { NULL, NULL } };
+    for (int k = 0; k < 2; k++) {
+        bad += check_folder("gpt2 folder", "{\"tokenizer_class\":\"GPT2Tokenizer\",\"pad_token\":\"<pad>\",\"eos_token\":\"</s>\"}",
+                            k ? slow : fast, &o, NULL, "gpt2.jsonl");
+        bad += check_folder("gpt2 add_prefix_space",
+                            "{\"tokenizer_class\":\"GPT2TokenizerFast\",\"add_prefix_space\":true,\"pad_token\":\"<pad>\","
+                            "\"eos_token\":\"</s>\"}",
+                            k ? slow : fast, &o, "gpt2.jsonl", "gpt2_prefix_space.jsonl");
+    }
+    assert_int_equal(bad, 0);
+}
+
+/* OPT puts id 2 in front of GPT-2's ids. */
+static void test_opt(void **state)
+{
+    (void)state;
+    dir = OWN;
+    noema_error err = NOEMA_ERROR_INIT;
+    const char *const files[][2] = { { "vocab.json", OWN "bytelevel.vocab.json" }, { "merges.txt", OWN "bytelevel.merges.txt" },
+                                     { NULL, NULL } };
+    const char *path = make_folder("{\"tokenizer_class\":\"GPT2Tokenizer\",\"add_bos_token\":true,\"bos_token\":\"</s>\",\"eos_token\":"
+                                   "\"</s>\",\"unk_token\":\"</s>\",\"pad_token\":\"<pad>\"}", files);
+    nm_tokenizer *t;
+    if (noema_tokenizer_open(&t, path, NULL, &err))
+        fail_msg("%s", err.message);
+    remove_folder(path);
+    nm_tok_scratch *s = noema_tokenizer_scratch_new(t);
+    json_t *want = expected("gpt2.jsonl", "opt.jsonl"), *v;
+    size_t i, n;
+    json_array_foreach(strings, i, v) {
+        const int32_t *ids;
+        assert_int_equal(noema_tokenizer_encode(t, s, json_string_value(v), json_string_length(v), &ids, &n, &err), 0);
+        assert_true(n > 0);
+        assert_int_equal(ids[0], 2);
+        if (!same_ids(json_array_get(want, i), ids + 1, n - 1)) {
+            show("opt", (int)i, json_array_get(want, i), ids + 1, n - 1);
+            fail();
+        }
+    }
+    json_decref(want);
+    noema_tokenizer_scratch_free(s);
+    noema_tokenizer_free(t);
+}
+
+static void test_sentencepiece(void **state)
+{
+    (void)state;
+    dir = OWN;
+    nm_tok_options o = opt(NOEMA_TOKENIZER_AUTO), slow = o, siglip = opt(NOEMA_TOKENIZER_SIGLIP);
+    slow.flavor = NOEMA_FLAVOR_HF4_SLOW;
+    siglip.context_length = 16;
+    int bad = check("t5", "t5.tokenizer.json", &o, NULL, "t5.jsonl", -1);
+    bad += check("t5_slow", "t5.tokenizer.json", &slow, "t5.jsonl", "t5_slow.jsonl", -1);
+    bad += check("xlmr", "xlmr.tokenizer.json", &o, NULL, "xlmr.jsonl", -1);
+    bad += check("xlmr_slow", "xlmr.tokenizer.json", &slow, "xlmr.jsonl", "xlmr_slow.jsonl", -1);
+    bad += check("gemma_style", "gemma_style.model", &o, NULL, "gemma_style.jsonl", -1);
+    o.kind = NOEMA_TOKENIZER_T5;
+    bad += check("t5_spm", "t5.spiece.model", &o, "t5.jsonl", "t5_spm.jsonl", -1);
+    o.kind = NOEMA_TOKENIZER_XLMR;
+    bad += check("xlmr_spm", "xlmr.sentencepiece.bpe.model", &o, "xlmr.jsonl", "xlmr_spm.jsonl", -1);
+    bad += check("siglip_ctx16", "t5.spiece.model", &siglip, NULL, "siglip_ctx16.jsonl", 1);
+    assert_int_equal(bad, 0);
+}
+
+static void test_clip_hf(void **state)
+{
+    (void)state;
+    if (!have_shared("CLIP, Hugging Face"))
+        return;
+    dir = SHARED;
+    nm_tok_options o = opt(NOEMA_TOKENIZER_OPENAI);
+    o.flavor = NOEMA_FLAVOR_HF4_SLOW;
+    int bad = check("clip_hf4_slow_ftfy", CLIP_BPE, &o, "clip_openai.jsonl", "clip_hf4_slow_ftfy.jsonl", -1);
+    o.flavor = NOEMA_FLAVOR_HF4_SLOW_NO_FTFY;
+    bad += check("clip_hf4_slow_noftfy", CLIP_BPE, &o, "clip_openai.jsonl", "clip_hf4_slow_noftfy.jsonl", -1);
+    /* the folder's files, made of the merge list */
+    noema_error err = NOEMA_ERROR_INIT;
+    nm_tokenizer *t;
+    assert_int_equal(noema_tokenizer_open(&t, CLIP_BPE, NULL, &err), 0);
+    const nm_vocab *v = nm_tok_clip_vocab(t->clip);
+    char name[] = "/tmp/noema-clip-XXXXXX", path[256];
+    assert_non_null(mkdtemp(name));
+    snprintf(path, sizeof path, "%s/vocab.json", name);
+    nm_buf b = { 0 };
+    for (uint32_t id = 0; id < v->n; id++) {
+        size_t n;
+        const char *p = nm_vocab_str(v, (int32_t)id, &n);
+        nm_buf_puts(&b, id ? "," : "{");
+        nm_json_put_str(&b, p, n);
+        nm_buf_printf(&b, ":%u", id);
+    }
+    nm_buf_puts(&b, "}");
+    assert_int_equal(nm_write_file_atomic(path, b.data, b.len, &err), 0);
+    nm_buf_free(&b);
+    noema_tokenizer_free(t);
+    snprintf(path, sizeof path, "gzip -dc '%s' | head -48895 > %s/merges.txt", CLIP_BPE, name);
+    assert_int_equal(system(path), 0);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", name);
+    write_text(path, "{\"tokenizer_class\":\"CLIPTokenizer\",\"model_max_length\":77,\"bos_token\":\"<|startoftext|>\",\"eos_token\":"
+                     "\"<|endoftext|>\",\"unk_token\":\"<|endoftext|>\",\"pad_token\":\"<|endoftext|>\"}");
+    o = opt(NOEMA_TOKENIZER_AUTO);
+    bad += check("clip_hf_fast", name, &o, NULL, "clip_hf_fast.jsonl", -1);
+    o.flavor = NOEMA_FLAVOR_HF4_FAST;
+    bad += check("clip_hf4_fast", name, &o, "clip_hf_fast.jsonl", "clip_hf4_fast.jsonl", -1);
+    remove_folder(name);
+    assert_int_equal(bad, 0);
+}
+
+static void test_bert(void **state)
+{
+    (void)state;
+    if (!have_shared("BERT"))
+        return;
+    dir = SHARED;
+    nm_tok_options o = opt(NOEMA_TOKENIZER_AUTO);
+    int bad = check("bert_uncased", "bert_uncased.vocab.txt", &o, NULL, "bert_uncased.jsonl", -1);
+    const char *const files[][2] = { { "vocab.txt", SHARED "bert_uncased.vocab.txt" }, { NULL, NULL } };
+    bad += check_folder("bert folder", "{\"tokenizer_class\":\"BertTokenizer\",\"do_lower_case\":true}", files, &o, NULL,
+                        "bert_uncased.jsonl");
+    o.flavor = NOEMA_FLAVOR_HF4_SLOW;
+    bad += check("bert_uncased_slow", "bert_uncased.vocab.txt", &o, "bert_uncased.jsonl", "bert_uncased_slow.jsonl", -1);
+    assert_int_equal(bad, 0);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -234,6 +424,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_clip),
         cmocka_unit_test(test_clip_openai_details),
+        cmocka_unit_test(test_clip_hf),
+        cmocka_unit_test(test_bert),
+        cmocka_unit_test(test_byte_level),
+        cmocka_unit_test(test_opt),
+        cmocka_unit_test(test_sentencepiece),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
