@@ -18,7 +18,8 @@ typedef enum meaning {
     TENSOR_V3,   /* the same with a dtype at index 6 over an untyped storage */
     FROM_TYPE,   /* _rebuild_from_type_v2: function, type, arguments, state */
     ENCODE,      /* _codecs.encode(text, 'latin1'): bytes of Python 3 in protocol 2 */
-    NP_DTYPE, NP_SCALAR, NP_ARRAY
+    NP_DTYPE, NP_SCALAR, NP_ARRAY,
+    NP_BUFFER    /* _frombuffer of protocol 5: bytes, dtype, shape, order */
 } meaning;
 
 struct nm_pglobal { const char *module, *name; meaning meaning; int dtype; };
@@ -85,6 +86,8 @@ static const nm_pglobal globals[] = {
     { "numpy._core.multiarray", "scalar", NP_SCALAR, 0 },
     { "numpy.core.multiarray", "_reconstruct", NP_ARRAY, 0 },
     { "numpy._core.multiarray", "_reconstruct", NP_ARRAY, 0 },
+    { "numpy.core.numeric", "_frombuffer", NP_BUFFER, 0 },
+    { "numpy._core.numeric", "_frombuffer", NP_BUFFER, 0 },
 };
 static const nm_pglobal script_class = { "__torch__", "module", CLASS, 0 };
 
@@ -330,40 +333,48 @@ static nm_pvalue *np_scalar(nm_pickle *p, const nm_pvalue *args, noema_error *er
     return v;
 }
 
+static nm_pvalue *np_array(nm_pickle *p, const nm_pvalue *shape, const nm_pvalue *dtype, bool fortran, const nm_pvalue *bytes, noema_error *err)
+{
+    nm_ptensor t = { 0 };
+    int64_t numel, step = 1;
+    if (!read_dims(shape, t.view.shape, &t.view.ndim) || dtype->kind != NM_P_DTYPE || bytes->kind != NM_P_BYTES ||
+        !nm_shape_product(t.view.ndim, t.view.shape, &numel))
+        return fail(p, "a numpy array without shape (at most 6 dimensions), dtype and bytes", err);
+    t.view.dtype = (nm_dtype)dtype->u.i;
+    if ((uint64_t)numel * nm_dtype_size(t.view.dtype) != bytes->n)
+        return fail(p, "a numpy array whose bytes do not fit its shape", err);
+    if (nm_pickle_charge(p, bytes->n / 32, err) != NOEMA_OK) /* each array is copied when its views are made */
+        return NULL;
+    nm_wview_set_contiguous(&t.view);
+    for (int i = 0; fortran && i < t.view.ndim; i++) {
+        t.view.stride[i] = step;
+        step *= t.view.shape[i] ? t.view.shape[i] : 1;
+    }
+    nm_pstorage s = { .dtype = t.view.dtype, .bytes = bytes->n, .data = (const unsigned char *)bytes->u.s };
+    nm_pvalue *storage = storage_value(p, &s, err);
+    if (!storage)
+        return NULL;
+    t.storage = (uint32_t)storage->u.i;
+    return tensor_value(p, &t, err);
+}
+
 /* (version, shape, dtype, fortran order, bytes): the array becomes a tensor in place. */
 static noema_status np_array_state(nm_pickle *p, nm_pvalue *obj, const nm_pvalue *state, noema_error *err)
 {
-    nm_pvalue **a = state->u.item;
-    nm_ptensor t = { 0 };
-    int64_t numel;
-    if (state->kind != NM_P_TUPLE || state->n != 5 || !read_dims(a[1], t.view.shape, &t.view.ndim) || a[2]->kind != NM_P_DTYPE ||
-        a[3]->kind != NM_P_BOOL || a[4]->kind != NM_P_BYTES || !nm_shape_product(t.view.ndim, t.view.shape, &numel)) {
-        fail(p, "a numpy array without shape, dtype and bytes", err);
-        return NOEMA_E_FORMAT;
-    }
-    t.view.dtype = (nm_dtype)a[2]->u.i;
-    if ((uint64_t)numel * nm_dtype_size(t.view.dtype) != a[4]->n) {
-        fail(p, "a numpy array whose bytes do not fit its shape", err);
-        return NOEMA_E_FORMAT;
-    }
-    if (nm_pickle_charge(p, a[4]->n / 32, err) != NOEMA_OK) /* each array is copied when its views are made */
-        return NOEMA_E_LIMIT;
-    nm_wview_set_contiguous(&t.view);
-    int64_t step = 1;
-    for (int i = 0; a[3]->u.i && i < t.view.ndim; i++) {
-        t.view.stride[i] = step;
-        step *= t.view.shape[i];
-    }
-    nm_pstorage s = { .dtype = t.view.dtype, .bytes = a[4]->n, .data = (const unsigned char *)a[4]->u.s };
-    nm_pvalue *sv = storage_value(p, &s, err);
-    if (!sv)
-        return NOEMA_E_MEMORY;
-    t.storage = (uint32_t)sv->u.i;
-    nm_pvalue *v = tensor_value(p, &t, err);
-    if (!v)
-        return NOEMA_E_FORMAT;
-    *obj = *v;
-    return NOEMA_OK;
+    nm_pvalue **a = state->u.item, *v = NULL;
+    if (state->kind != NM_P_TUPLE || state->n != 5 || a[3]->kind != NM_P_BOOL)
+        fail(p, "a numpy array without its state", err);
+    else if ((v = np_array(p, a[1], a[2], a[3]->u.i != 0, a[4], err)))
+        *obj = *v;
+    return v ? NOEMA_OK : NOEMA_E_FORMAT;
+}
+
+static nm_pvalue *np_buffer(nm_pickle *p, const nm_pvalue *args, noema_error *err)
+{
+    nm_pvalue **a = args->u.item;
+    if (args->n != 4 || a[3]->kind != NM_P_STR)
+        return fail(p, "a numpy array without its buffer", err);
+    return np_array(p, a[2], a[1], same("F", a[3]->u.s, a[3]->n), a[0], err);
 }
 
 /* ---- calls ---- */
@@ -395,6 +406,7 @@ nm_pvalue *nm_pickle_call(nm_pickle *p, const nm_pvalue *callee, const nm_pvalue
     case ENCODE: return encode_latin1(p, args, err);
     case NP_DTYPE: return np_dtype(p, args, err);
     case NP_SCALAR: return np_scalar(p, args, err);
+    case NP_BUFFER: return np_buffer(p, args, err);
     case NP_ARRAY: return nm_pickle_value(p, NM_P_NDARRAY, err);
     case INERT: case STORAGE: case DTYPE: break;
     }

@@ -97,15 +97,12 @@ static const nm_pvalue *member(const nm_pvalue *d, const char *key)
     return NULL;
 }
 
-/* The container that a training checkpoint keeps its weights in; NULL when the top level is the weights. */
+/* The container that a training checkpoint keeps its weights in; NULL when the top level is the weights, whose keys are flat. */
 static const nm_pvalue *container_of(const nm_pvalue *root)
 {
     static const char *const names[] = { "state_dict", "model_state_dict", "model", "module" };
     if (root->kind != NM_P_DICT)
         return NULL;
-    for (uint32_t i = 0; i + 1 < root->n; i += 2)
-        if (root->u.item[i + 1]->kind == NM_P_TENSOR)
-            return NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const nm_pvalue *v = member(root, names[i]);
         if (v && is_dict(v) && v->n)

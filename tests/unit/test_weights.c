@@ -12,7 +12,9 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
+#include "tensor/tensor.h"
 #include "weights/weights.h"
 
 static const char *golden(const char *name, char path[1024])
@@ -189,8 +191,36 @@ static void test_overlapping_strides(void **state)
     nm_weights_close(w);
 }
 
-int main(void)
+/* For tests/cli/test_weights_torch.py: one line per tensor, name TAB dtype TAB shape TAB SHA-256 of its contiguous bytes. */
+static int dump(const char *path, bool raw)
 {
+    noema_error err = NOEMA_ERROR_INIT;
+    nm_weights *w;
+    nm_weights_options o = { .raw = raw, .verify = true };
+    if (nm_weights_open_many(&w, &path, 1, &o, &err) != NOEMA_OK) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    for (size_t i = 0; i < nm_weights_count(w); i++) {
+        const nm_wview *v = nm_weights_at(w, i);
+        size_t size = (size_t)nm_wview_numel(v) * nm_dtype_size(v->dtype);
+        char *data = malloc(size + 1), hex[65], shape[128];
+        nm_wview_copy_raw(v, data);
+        nm_sha256_hex(data, size, hex);
+        printf("%s\t%s\t%s\t%s\n", v->name, nm_dtype_name(v->dtype), nm_shape_text(v->ndim, v->shape, shape), hex);
+        free(data);
+    }
+    char *meta = json_dumps(nm_weights_meta(w), JSON_COMPACT | JSON_SORT_KEYS);
+    printf("meta\t%s\nformat\t%s\n", meta, nm_weights_format(w));
+    free(meta);
+    nm_weights_close(w);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && (strcmp(argv[1], "--dump") == 0 || strcmp(argv[1], "--dump-raw") == 0))
+        return dump(argv[2], strcmp(argv[1], "--dump-raw") == 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_counts),
         cmocka_unit_test(test_same_weights_two_containers),
