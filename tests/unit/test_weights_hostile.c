@@ -239,7 +239,7 @@ static void tensor(const char *offset, const char *shape, const char *stride, co
             else if (*p != ',')
                 nm_buf_putc(&b, 'K'), nm_buf_putc(&b, (char)(*p - '0'));
     }
-    nm_buf_append(&b, "\x89}tRs.\x80\2]X\1\0\0\0" "0a.\6\0\0\0\0\0\0\0", 27);
+    nm_buf_append(&b, "\x89}tRs.\x80\2]X\1\0\0\0" "0a.\6\0\0\0\0\0\0\0", 25);
     for (int i = 0; i < 6; i++) {
         float f = (float)i;
         nm_buf_append(&b, &f, 4);
@@ -284,7 +284,7 @@ typedef struct zip_file { nm_buf b, dir; int n; } zip_file;
 static void le(nm_buf *b, uint64_t v, int n)
 {
     for (int i = 0; i < n; i++)
-        nm_buf_putc(b, (char)(unsigned char)(v >> 8 * i));
+        nm_buf_putc(b, i < 8 ? (char)(unsigned char)(v >> 8 * i) : 0);
 }
 
 /* Adds a member; `size` is what the directory claims, `method` likewise; the CRC is that of the data unless overridden. */
