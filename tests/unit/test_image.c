@@ -1,4 +1,5 @@
 /* test_image.c - broken and hostile image files, limits, content sniffing, orientation, BMP variants made here. */
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "media/image.h"
 
 #define MEDIA NOEMA_SOURCE_DIR "/tests/golden/media"
@@ -143,6 +145,72 @@ static void test_orientation(void **state)
     nm_image_free(&turned);
 }
 
+static void fixed_window(void *arg, nm_mode mode, int width, int height, nm_rect *need)
+{
+    (void)mode, (void)width, (void)height;
+    *need = *(nm_rect *)arg;
+}
+
+/* Inside the window a partial decode equals the whole one, for every subsampling, restart markers and progressive scans. */
+static int check_windows(const char *path, int n_windows, nm_rng *r)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    nm_image whole = { 0 }, part = { 0 };
+    int bad = 0;
+    assert_int_equal(nm_image_open(&whole, path, NULL, &err), NOEMA_OK);
+    for (int k = 0; k < n_windows; k++) {
+        nm_rect w;
+        w.x0 = (int)nm_rng_below(r, (uint64_t)whole.width);
+        w.y0 = (int)nm_rng_below(r, (uint64_t)whole.height);
+        w.x1 = w.x0 + 1 + (int)nm_rng_below(r, (uint64_t)(whole.width - w.x0));
+        w.y1 = w.y0 + 1 + (int)nm_rng_below(r, (uint64_t)(whole.height - w.y0));
+        nm_image_options o = { .window = fixed_window, .window_arg = &w };
+        if (part.data)
+            memset(part.data, 0xEE, part.cap);
+        assert_int_equal(nm_image_open(&part, path, &o, &err), NOEMA_OK);
+        size_t b = (size_t)nm_mode_bytes(whole.mode);
+        for (int y = w.y0; y < w.y1; y++)
+            bad += memcmp(part.data + (size_t)y * part.stride + (size_t)w.x0 * b, whole.data + (size_t)y * whole.stride + (size_t)w.x0 * b,
+                          (size_t)(w.x1 - w.x0) * b) != 0;
+        if (bad) {
+            print_error("%s: window %d..%d x %d..%d: %d rows differ\n", path, w.x0, w.x1, w.y0, w.y1, bad);
+            break;
+        }
+    }
+    nm_image_free(&whole);
+    nm_image_free(&part);
+    return bad;
+}
+
+static void test_window(void **state)
+{
+    (void)state;
+    static const char *const files[] = { "syn_gray.jpg", "syn_444.jpg", "syn_422_restart.jpg", "syn_420_odd_low_quality.jpg",
+                                         "syn_progressive_420.jpg", "syn_cmyk.jpg", "syn_trailing_garbage.jpg" };
+    nm_rng r;
+    nm_rng_init(&r, 11, 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[512];
+        snprintf(path, sizeof path, MEDIA "/images/%s", files[i]);
+        assert_int_equal(check_windows(path, 60, &r), 0);
+    }
+    DIR *d = opendir(NOEMA_SHARED_DIR "/data/coco256/images");
+    if (!d) {
+        print_message("SKIPPED: windows of photographs (%s is not here)\n", NOEMA_SHARED_DIR "/data/coco256");
+        return;
+    }
+    int n = 0;
+    for (struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.') {
+            char path[1024];
+            snprintf(path, sizeof path, NOEMA_SHARED_DIR "/data/coco256/images/%s", e->d_name);
+            assert_int_equal(check_windows(path, 2, &r), 0);
+            n++;
+        }
+    closedir(d);
+    assert_true(n >= 200);
+}
+
 static void put32(unsigned char *p, uint32_t v)
 {
     for (int i = 0; i < 4; i++)
@@ -231,7 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_files), cmocka_unit_test(test_limit),       cmocka_unit_test(test_sniff),
         cmocka_unit_test(test_reuse),     cmocka_unit_test(test_orientation), cmocka_unit_test(test_bmp),
-        cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_prefixes),  cmocka_unit_test(test_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
