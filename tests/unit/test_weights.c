@@ -62,7 +62,7 @@ static double distance(const nm_wview *a, const nm_wview *b)
     return worst;
 }
 
-/* file, format, files, tensors, f32, f16, bf16, i64: counted by torch and safetensors in Python */
+/* file, format, files, tensors, f32, f16, bf16, i64 (test_weights_torch.py compares the same files with torch, tensor by tensor) */
 static const struct { const char *name, *format; size_t files; int n, f32, f16, bf16, i64; } files[] = {
     { "openai_vit.pt", "torchscript", 1, 65, 27, 35, 0, 3 },
     { "openai_vit_fullvocab.pt", "torchscript", 1, 53, 23, 27, 0, 3 },
