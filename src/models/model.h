@@ -12,7 +12,12 @@
 #include "weights/weights.h"
 
 /* Token ids of a batch of texts, ragged: text i owns ids[offsets[i]] .. ids[offsets[i+1]]; specials included, no padding. */
-typedef struct nm_texts { int64_t n; const int64_t *offsets; const int32_t *ids; } nm_texts;
+typedef struct nm_texts {
+    int64_t n;
+    const int64_t *offsets;
+    const int32_t *ids;
+    int32_t pad_id; /* what the tokenizer fills short texts with, for towers that see their padding; -1: as the model says */
+} nm_texts;
 
 /* Everything a family may look at when it opens a checkpoint. */
 typedef struct nm_source {
@@ -57,7 +62,7 @@ typedef struct nm_family {
     void (*free)(nm_model *m);
 } nm_family;
 
-extern const nm_family nm_family_clip;
+extern const nm_family nm_family_clip, nm_family_siglip, nm_family_coca, nm_family_sentence;
 
 /* registry.c */
 const nm_family *const *nm_families(void); /* NULL-terminated */

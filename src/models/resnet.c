@@ -1,0 +1,203 @@
+/* resnet.c - see resnet.h. Source: openai/CLIP clip/model.py (ModifiedResNet, Bottleneck, AttentionPool2d).
+ *
+ *     [n, 3, S, S] -> stem /4 -> layer1 /4 -> layer2 /8 -> layer3 /16 -> layer4 /32 [n, S/32, S/32, 32 width] -> attention pool
+ *
+ * Easy to get wrong: a stride is an average pool after the 3x3 convolution (and before the 1x1 of the shortcut), never a strided
+ * convolution; ReLU everywhere, QuickGELU nowhere; the pool's query is the mean token alone. Activations are NHWC here. */
+#include "models/resnet.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BN_EPS 1e-5f
+
+bool nm_resnet_alloc(nm_resnet_w *w, const nm_resnet_cfg *c)
+{
+    w->blocks = calloc((size_t)nm_resnet_count(c) + 1, sizeof *w->blocks);
+    return w->blocks != NULL;
+}
+
+void nm_resnet_free(nm_resnet_w *w)
+{
+    free(w->blocks);
+    w->blocks = NULL;
+}
+
+/* ---- declaring ---- */
+
+static void conv_bn_params(nm_params *p, nm_conv_bn_w *w, int64_t out, int64_t in, int64_t k, const char *conv, const char *bn, bool zero)
+{
+    nm_param(p, &w->conv, NM_SHAPE(out, in, k, k), NM_NAMES(conv), NM_UNIFORM(1 / sqrtf((float)(in * k * k))), NM_DECAY);
+    size_t mark = nm_params_push(p, NM_NAMES(bn), 0);
+    nm_param(p, &w->bn.weight, NM_SHAPE(out), NM_NAMES("weight"), zero ? NM_ZEROS : NM_ONES, NM_NO_DECAY);
+    nm_param(p, &w->bn.bias, NM_SHAPE(out), NM_NAMES("bias"), NM_ZEROS, NM_NO_DECAY);
+    nm_param(p, &w->bn.running_mean, NM_SHAPE(out), NM_NAMES("running_mean"), NM_ZEROS, NM_BUFFER);
+    nm_param(p, &w->bn.running_var, NM_SHAPE(out), NM_NAMES("running_var"), NM_ONES, NM_BUFFER);
+    nm_params_pop(p, mark);
+}
+
+void nm_resnet_params(nm_params *p, nm_resnet_w *w, const nm_resnet_cfg *c)
+{
+    static const char *const conv[] = { "conv1.weight", "conv2.weight", "conv3.weight" }, *const bn[] = { "bn1.", "bn2.", "bn3." };
+    int64_t half = c->width / 2, stem[] = { 3, half, half, c->width };
+    for (int i = 0; i < 3; i++)
+        conv_bn_params(p, &w->stem[i], stem[i + 1], stem[i], 3, conv[i], bn[i], false);
+    int64_t in = c->width;
+    nm_bottleneck_w *b = w->blocks;
+    for (int s = 0; s < 4; s++)
+        for (int i = 0; i < c->blocks[s]; i++, b++) {
+            char module[32];
+            snprintf(module, sizeof module, "layer%d.%%d.", s + 1);
+            size_t mark = nm_params_push(p, NM_NAMES(module), i);
+            int64_t planes = (int64_t)c->width << s;
+            conv_bn_params(p, &b->c1, planes, in, 1, conv[0], bn[0], false);
+            conv_bn_params(p, &b->c2, planes, planes, 3, conv[1], bn[1], false);
+            conv_bn_params(p, &b->c3, 4 * planes, planes, 1, conv[2], bn[2], true);
+            if (i == 0)
+                conv_bn_params(p, &b->down, 4 * planes, in, 1, "downsample.0.weight", "downsample.1.", false);
+            in = 4 * planes;
+            nm_params_pop(p, mark);
+        }
+    int64_t channels = 32 * (int64_t)c->width, grid = c->image_size / 32;
+    float std = 1 / sqrtf((float)channels);
+    size_t mark = nm_params_push(p, NM_NAMES("attnpool."), 0);
+    nm_param(p, &w->positional_embedding, NM_SHAPE(grid * grid + 1, channels), NM_NAMES("positional_embedding"), NM_NORMAL(std),
+             NM_NO_DECAY | NM_AS_F32);
+    nm_linear_params(p, &w->k, channels, channels, NM_NAMES("k_proj.weight"), NM_NAMES("k_proj.bias"), std, 0);
+    nm_linear_params(p, &w->q, channels, channels, NM_NAMES("q_proj.weight"), NM_NAMES("q_proj.bias"), std, 0);
+    nm_linear_params(p, &w->v, channels, channels, NM_NAMES("v_proj.weight"), NM_NAMES("v_proj.bias"), std, 0);
+    nm_linear_params(p, &w->c, c->embed_dim, channels, NM_NAMES("c_proj.weight"), NM_NAMES("c_proj.bias"), std, 0);
+    nm_params_pop(p, mark);
+}
+
+/* ---- forward ---- */
+
+static nm_tensor conv_bn(nm_run *r, nm_tensor x, const nm_conv_bn_w *w, int stride, int pad, nm_act act)
+{
+    return nm_conv2d(r, x, &w->conv, &w->bn, BN_EPS, stride, pad, act);
+}
+
+static nm_tensor bottleneck(nm_run *r, nm_tensor x, const nm_bottleneck_w *w, int stride)
+{
+    nm_tensor y = conv_bn(r, x, &w->c1, 1, 0, NM_ACT_RELU);
+    y = conv_bn(r, y, &w->c2, 1, 1, NM_ACT_RELU);
+    if (stride > 1)
+        y = nm_avgpool2d(r, y, stride);
+    y = conv_bn(r, y, &w->c3, 1, 0, NM_ACT_NONE);
+    if (nm_has(&w->down.conv)) {
+        if (stride > 1)
+            x = nm_avgpool2d(r, x, stride);
+        x = conv_bn(r, x, &w->down, 1, 0, NM_ACT_NONE);
+    }
+    return nm_activation(r, nm_add(r, y, x), NM_ACT_RELU);
+}
+
+/* f32 [n, a, b] -> [n, b, a]: channels first to last (a = channels) and back. */
+static nm_tensor swap_last(nm_run *r, nm_tensor x, int64_t n, int64_t a, int64_t b, nm_shape shape)
+{
+    nm_tensor y = x.data ? nm_new(r, NM_F32, shape) : (nm_tensor){ 0 };
+    for (int64_t i = 0; y.data && i < n; i++) {
+        const float *s = (const float *)x.data + i * a * b;
+        float *d = (float *)y.data + i * a * b;
+        for (int64_t p = 0; p < b; p++)
+            for (int64_t c = 0; c < a; c++)
+                d[p * a + c] = s[c * b + p];
+    }
+    return y;
+}
+
+static void observe_nchw(nm_run *r, nm_tensor x, const char *name, int number)
+{
+    if (!r->observe || !x.data)
+        return;
+    nm_arena_mark mark = nm_arena_get_mark(r->arena);
+    int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2], c = x.shape[3];
+    nm_observe(r, swap_last(r, x, n, h * w, c, NM_SHAPE(n, c, h, w)), name, number);
+    nm_arena_rewind(r->arena, mark);
+}
+
+/* Runs one stage. In inference its blocks write to two buffers in turn and everything else is given back after each block, so
+ * that the arena holds one block at a time (RN50x64 would otherwise need gigabytes per picture). */
+static nm_tensor stage(nm_run *r, nm_tensor x, const nm_bottleneck_w *b, int blocks, int stride, int64_t channels)
+{
+    if (!x.data || r->tape) {
+        for (int i = 0; i < blocks; i++)
+            x = bottleneck(r, x, b + i, i == 0 ? stride : 1);
+        return x;
+    }
+    nm_shape shape = NM_SHAPE(x.shape[0], x.shape[1] / stride, x.shape[2] / stride, channels);
+    nm_tensor slot[2] = { nm_new(r, NM_F32, shape), blocks > 1 ? nm_new(r, NM_F32, shape) : (nm_tensor){ 0 } };
+    for (int i = 0; i < blocks && nm_run_ok(r); i++) {
+        nm_arena_mark mark = nm_mark(r);
+        nm_tensor y = bottleneck(r, x, b + i, i == 0 ? stride : 1);
+        if (y.data && !nm_same_shape(&y, &slot[i & 1]))
+            return nm_run_fail(r, NOEMA_E_INTERNAL, "stage: unexpected shape");
+        if (y.data)
+            memcpy(slot[i & 1].data, y.data, (size_t)nm_numel(&y) * sizeof(float));
+        nm_reset(r, mark);
+        x = slot[i & 1];
+    }
+    return nm_run_ok(r) ? x : (nm_tensor){ 0 };
+}
+
+/* -> the last stage, NHWC [n, S/32, S/32, 32 width]. */
+static nm_tensor trunk(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
+{
+    if (!pixels.data || pixels.ndim != 4 || pixels.shape[1] != 3)
+        return nm_run_fail(r, NOEMA_E_ARGUMENT, "expected pictures f32 [n, 3, height, width]");
+    int64_t n = pixels.shape[0], h = pixels.shape[2], wd = pixels.shape[3];
+    nm_tensor x = swap_last(r, pixels, n, 3, h * wd, NM_SHAPE(n, h, wd, 3));
+    x = conv_bn(r, x, &w->stem[0], 2, 1, NM_ACT_RELU);
+    x = conv_bn(r, x, &w->stem[1], 1, 1, NM_ACT_RELU);
+    x = conv_bn(r, x, &w->stem[2], 1, 1, NM_ACT_RELU);
+    observe_nchw(r, x, "stem.relu%d", 3);
+    x = nm_avgpool2d(r, x, 2);
+    observe_nchw(r, x, "stem.avgpool", 0);
+    const nm_bottleneck_w *b = w->blocks;
+    for (int s = 0; s < 4; b += c->blocks[s++]) {
+        x = stage(r, x, b, c->blocks[s], s > 0 ? 2 : 1, (int64_t)c->width << (s + 2));
+        observe_nchw(r, x, "layer%d", s + 1);
+    }
+    return x;
+}
+
+/* [mean; positions] + positional_embedding; the mean token alone asks. */
+static nm_tensor attention_pool(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor x)
+{
+    if (!x.data)
+        return x;
+    int64_t n = x.shape[0], g = x.shape[1] * x.shape[2], channels = x.shape[3];
+    x = nm_reshape(x, NM_SHAPE(n, g, channels));
+    nm_tensor mean = nm_mean_tokens(r, x, 0); /* [n, C] */
+    nm_tensor t = nm_new(r, NM_F32, NM_SHAPE(n, g + 1, channels));
+    if (!t.data || !mean.data || nm_shape_numel(w->positional_embedding.shape) != (g + 1) * channels)
+        return nm_run_fail(r, NOEMA_E_ARGUMENT, "this picture size has %lld positions, the model %lld", (long long)g + 1,
+                           (long long)w->positional_embedding.shape.dim[0]);
+    const float *pos = w->positional_embedding.f32;
+    for (int64_t i = 0; i < n; i++) {
+        float *d = (float *)t.data + i * (g + 1) * channels;
+        r->kn->elementwise.add(channels, (const float *)mean.data + i * channels, pos, d);
+        r->kn->elementwise.add(g * channels, (const float *)x.data + i * g * channels, pos + channels, d + channels);
+    }
+    nm_tensor query = nm_gather_rows(r, nm_flatten(t, 2), nm_every_row(r, n, g + 1, 0), n);
+    nm_tensor q = nm_linear(r, query, &w->q, (nm_epilogue){ 0 });
+    nm_tensor k = nm_linear(r, t, &w->k, (nm_epilogue){ 0 }), v = nm_linear(r, t, &w->v, (nm_epilogue){ 0 });
+    nm_tensor a = nm_attention(r, nm_reshape(q, NM_SHAPE(n, 1, channels)), k, v, c->heads, NULL);
+    return nm_linear(r, nm_flatten(a, 2), &w->c, (nm_epilogue){ .f32 = true });
+}
+
+nm_tensor nm_resnet_forward(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
+{
+    return attention_pool(r, w, c, trunk(r, w, c, pixels));
+}
+
+nm_tensor nm_resnet_dense(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
+{
+    nm_tensor x = trunk(r, w, c, pixels);
+    if (!x.data)
+        return x;
+    x = nm_reshape(x, NM_SHAPE(x.shape[0], x.shape[1] * x.shape[2], x.shape[3]));
+    return nm_linear(r, nm_linear(r, x, &w->v, (nm_epilogue){ 0 }), &w->c, (nm_epilogue){ .f32 = true });
+}
