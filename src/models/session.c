@@ -110,7 +110,10 @@ static noema_status tokenize_some(noema_session *s, size_t n, const char *const 
         s->offsets[i + 1] = (int64_t)total;
     }
     *done = i;
-    *out = (nm_texts){ .n = (int64_t)i, .offsets = s->offsets, .ids = s->ids, .pad_id = noema_tokenizer_special_ids(t).pad };
+    noema_tokenizer_ids special = noema_tokenizer_special_ids(t);
+    /* SigLIP fills with its end token, whatever a bare T5 vocabulary calls padding */
+    int32_t pad = s->model->m->tok.kind == NOEMA_TOKENIZER_SIGLIP && special.eos >= 0 ? special.eos : special.pad;
+    *out = (nm_texts){ .n = (int64_t)i, .offsets = s->offsets, .ids = s->ids, .pad_id = pad };
     return NOEMA_OK;
 }
 
