@@ -173,20 +173,43 @@ static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
 
 /* ---- the product ---- */
 
+/* The lines of C (and of the residual) that a tile will write: they arrive while the tile is computed. */
+static void prefetch_result(const nm_gemm *g, int64_t row, int rows, int64_t col, int cols)
+{
+    int64_t size = (int64_t)nm_dtype_size(g->c_dtype), bytes = cols * size;
+    for (int r = 0; r < rows; r++) {
+        const char *c = (const char *)g->c + ((row + r) * g->ldc + col) * size;
+        for (int64_t i = 0; i < bytes; i += 64)
+            __builtin_prefetch(c + i, 1);
+        if (g->residual && (const void *)g->residual != g->c)
+            for (int i = 0; i < cols; i += 16)
+                __builtin_prefetch(g->residual + (row + r) * g->ldr + col + i);
+    }
+}
+
 /* Rows begin..end of C by one panel: equal tiles of at most mr rows. */
 static void run_panel(const run_job *j, int64_t begin, int64_t end, int64_t panel, int *configured)
 {
     const nm_gemm_variant *v = j->v;
     _Alignas(64) float acc[NM_GEMM_MAX_MR * NM_GEMM_MAX_NR];
-    int64_t tiles = ceil_div(end - begin, v->mr), step = ceil_div(ceil_div(end - begin, tiles), v->row_step) * v->row_step;
-    const char *b = (const char *)j->g->b->data + (size_t)panel * j->panel_bytes;
+    int64_t tiles = ceil_div(end - begin, v->mr), step = ceil_div(ceil_div(end - begin, tiles), v->row_step) * v->row_step, col = panel * v->nr;
+    int cols = (int)min64(v->nr, j->g->b->n - col);
+    nm_gemm_tile t = { .k = j->g->b->k, .a_stride = j->a_stride, .panel = (const char *)j->g->b->data + (size_t)panel * j->panel_bytes, .acc = acc };
+    t.next = t.panel;
+    if (tiles > 1 && panel + 1 < j->panels) { /* with one tile the loop's own prefetches run into the next panel */
+        t.next = t.panel + j->panel_bytes;
+        t.next_step = ceil_div(v->nr * 4, tiles);
+    }
     for (int64_t row = begin; row < end; row += step) {
-        int rows = (int)min64(step, end - row);
-        if (v->configure && rows != *configured)
-            v->configure(*configured = rows);
-        v->tile(rows, j->g->b->k, j->a + row * j->a_stride, j->a_stride, b, acc);
-        v->finish(&(nm_gemm_out){ .g = j->g, .row = row, .col = panel * v->nr, .rows = rows, .cols = (int)min64(v->nr, j->g->b->n - panel * v->nr),
-                                  .acc = acc, .row_scale = j->row_scale, .offset = v->a_dtype == NM_U8 ? 128 : 0 });
+        t.rows = (int)min64(step, end - row);
+        t.a = j->a + row * j->a_stride;
+        if (v->configure && t.rows != *configured)
+            v->configure(*configured = t.rows);
+        prefetch_result(j->g, row, t.rows, col, cols);
+        v->tile(&t);
+        v->finish(&(nm_gemm_out){ .g = j->g, .row = row, .col = col, .rows = t.rows, .cols = cols, .acc = acc, .row_scale = j->row_scale,
+                                  .offset = v->a_dtype == NM_U8 ? 128 : 0 });
+        t.next += t.next_step * nm_gemm_units(v->compute, t.k);
     }
 }
 

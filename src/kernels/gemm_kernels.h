@@ -11,6 +11,19 @@
 #define NM_GEMM_MAX_NR 32
 #define NM_GEMM_MAX_K_I8 65536 /* 65536 * 255 * 127 < 2^31: int8 sums are exact */
 
+/* One tile of accumulators: acc[r][j] = sum over k of A[r][.] * panel column j. Tiles of a panel share the work of bringing the
+ * next panel into the second-level cache: each unit of k prefetches the two lines at `next`, which moves by next_step bytes. */
+typedef struct nm_gemm_tile {
+    int rows;
+    int64_t k;
+    const char *a;
+    int64_t a_stride; /* bytes */
+    const char *panel;
+    void *acc;        /* [rows][nr] f32 or (int8) i32 */
+    const char *next;
+    int64_t next_step;
+} nm_gemm_tile;
+
 /* Where a tile of accumulators goes: rows x cols of C from (row, col); acc is [rows][nr], f32 or (int8) i32. */
 typedef struct nm_gemm_out {
     const nm_gemm *g;
@@ -40,8 +53,7 @@ typedef struct nm_gemm_variant {
     int row_step;     /* rows are cheapest in multiples of this */
     bool always_convert; /* rows of a_dtype need convert() too */
     bool fast;        /* beats f32 on this instruction set */
-    /* acc[r][j] = sum over k of A[r][.] * panel column j; a_stride in bytes */
-    void (*tile)(int rows, int64_t k, const void *a, int64_t a_stride, const void *panel, void *acc);
+    void (*tile)(const nm_gemm_tile *t);
     void (*finish)(const nm_gemm_out *o);
     /* One row of A as tile() reads it, from f32 or bf16; returns the row's factor (1 where not quantised). dst has room for
      * k elements rounded up to 64 bytes. */

@@ -97,36 +97,39 @@ static void pack_i8(const nm_gemm_panel *p) { nm_gemm_pack_ref(p, NM_I8, NR); }
 
 /* ---- tiles ---- */
 
-static void tile_f32(int rows, int64_t k, const void *a, int64_t a_stride, const void *panel, void *acc)
+static void tile_f32(const nm_gemm_tile *t)
 {
-    for (int r = 0; r < rows; r++, a = (const char *)a + a_stride) {
-        float t[NR] = { 0 };
-        for (int64_t i = 0; i < k; i++)
+    for (int r = 0; r < t->rows; r++) {
+        const void *a = t->a + r * t->a_stride;
+        float sum[NR] = { 0 };
+        for (int64_t i = 0; i < t->k; i++)
             for (int j = 0; j < NR; j++)
-                t[j] += ((const float *)a)[i] * ((const float *)panel)[i * NR + j];
-        memcpy((float *)acc + r * NR, t, sizeof t);
+                sum[j] += ((const float *)a)[i] * ((const float *)(const void *)t->panel)[i * NR + j];
+        memcpy((float *)t->acc + r * NR, sum, sizeof sum);
     }
 }
 
-static void tile_bf16(int rows, int64_t k, const void *a, int64_t a_stride, const void *panel, void *acc)
+static void tile_bf16(const nm_gemm_tile *t)
 {
-    for (int r = 0; r < rows; r++, a = (const char *)a + a_stride) {
-        float t[NR] = { 0 };
-        for (int64_t i = 0; i < k; i++)
+    for (int r = 0; r < t->rows; r++) {
+        const void *a = t->a + r * t->a_stride;
+        float sum[NR] = { 0 };
+        for (int64_t i = 0; i < t->k; i++)
             for (int j = 0; j < NR; j++)
-                t[j] += nm_bf16_to_f32(((const nm_bf16 *)a)[i]) * nm_bf16_to_f32(((const nm_bf16 *)panel)[(i / 2 * NR + j) * 2 + i % 2]);
-        memcpy((float *)acc + r * NR, t, sizeof t);
+                sum[j] += nm_bf16_to_f32(((const nm_bf16 *)a)[i]) * nm_bf16_to_f32(((const nm_bf16 *)(const void *)t->panel)[(i / 2 * NR + j) * 2 + i % 2]);
+        memcpy((float *)t->acc + r * NR, sum, sizeof sum);
     }
 }
 
-static void tile_i8(int rows, int64_t k, const void *a, int64_t a_stride, const void *panel, void *acc)
+static void tile_i8(const nm_gemm_tile *t)
 {
-    for (int r = 0; r < rows; r++, a = (const char *)a + a_stride) {
-        int32_t t[NR] = { 0 };
-        for (int64_t i = 0; i < k; i++)
+    for (int r = 0; r < t->rows; r++) {
+        const void *a = t->a + r * t->a_stride;
+        int32_t sum[NR] = { 0 };
+        for (int64_t i = 0; i < t->k; i++)
             for (int j = 0; j < NR; j++)
-                t[j] += ((const int8_t *)a)[i] * ((const int8_t *)panel)[(i / 4 * NR + j) * 4 + i % 4];
-        memcpy((int32_t *)acc + r * NR, t, sizeof t);
+                sum[j] += ((const int8_t *)a)[i] * ((const int8_t *)t->panel)[(i / 4 * NR + j) * 4 + i % 4];
+        memcpy((int32_t *)t->acc + r * NR, sum, sizeof sum);
     }
 }
 

@@ -14,16 +14,23 @@
 
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
+#ifdef __clang__
+#define UNROLL NM_PRAGMA(clang loop unroll(full))
+#else
+#define UNROLL NM_PRAGMA(GCC unroll 16)
+#endif
 #define ROW(r) (p[(r) / 3] + (r) % 3 * stride)
 
-NM_INLINE void JOIN(TILE, _rows)(const int rows, int64_t k, const char *a, int64_t stride, const char *b, float *out)
+NM_INLINE void JOIN(TILE, _rows)(const int rows, const nm_gemm_tile *t)
 {
+    const char *b = t->panel, *next = t->next;
+    int64_t k = t->k, stride = t->a_stride, next_step = t->next_step;
     ACC c[MR][2];
     const char *p[(MR + 2) / 3]; /* every third row: the others are one or two strides further */
-    for (int r = 0; r < rows; r++)
+    UNROLL for (int r = 0; r < rows; r++)
         c[r][0] = c[r][1] = ACC_ZERO;
-    for (int r = 0; r < rows; r += 3)
-        p[r / 3] = a + r * stride;
+    UNROLL for (int r = 0; r < rows; r += 3)
+        p[r / 3] = t->a + r * stride;
 #ifdef LOAD_A_LAST
     int64_t units = k / PER_UNIT;
 #else
@@ -34,7 +41,10 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, int64_t k, const char *a, int64
         _mm_prefetch(b + TILE_PREFETCH, _MM_HINT_T0);
         if (VL == 16)
             _mm_prefetch(b + TILE_PREFETCH + 64, _MM_HINT_T0);
-        for (int r = 0; r < rows; r++) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        _mm_prefetch(next + 64, _MM_HINT_T1);
+        next += next_step;
+        UNROLL for (int r = 0; r < rows; r++) {
             ACC x = LOAD_A(ROW(r) + 4 * i);
             c[r][0] = MADD(c[r][0], x, b0);
             c[r][1] = MADD(c[r][1], x, b1);
@@ -43,21 +53,22 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, int64_t k, const char *a, int64
 #ifdef LOAD_A_LAST
     if (k % PER_UNIT) {
         ACC b0 = LOAD_B(b), b1 = LOAD_B(b + 4 * VL);
-        for (int r = 0; r < rows; r++) {
+        UNROLL for (int r = 0; r < rows; r++) {
             ACC x = LOAD_A_LAST(ROW(r) + 4 * units, k % PER_UNIT);
             c[r][0] = MADD(c[r][0], x, b0);
             c[r][1] = MADD(c[r][1], x, b1);
         }
     }
 #endif
-    for (int r = 0; r < rows; r++) {
+    float *out = t->acc;
+    UNROLL for (int r = 0; r < rows; r++) {
         STORE_ACC(out + r * 2 * VL, c[r][0]);
         STORE_ACC(out + r * 2 * VL + VL, c[r][1]);
     }
 }
 
 /* One copy of the loop per number of rows, each with its accumulators in registers. */
-#define BY_ROWS_CASE(f, n) case n: f(n, k, a, stride, panel, acc); break;
+#define BY_ROWS_CASE(f, n) case n: f(n, t); break;
 #if MR == 4
 #define BY_ROWS_CASES(f)
 #elif MR == 6
@@ -67,11 +78,11 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, int64_t k, const char *a, int64
     BY_ROWS_CASE(f, 5) BY_ROWS_CASE(f, 6) BY_ROWS_CASE(f, 7) BY_ROWS_CASE(f, 8) BY_ROWS_CASE(f, 9) BY_ROWS_CASE(f, 10) BY_ROWS_CASE(f, 11) BY_ROWS_CASE(f, 12)
 #endif
 #define BY_ROWS(f) \
-    switch (rows) { \
+    switch (t->rows) { \
         BY_ROWS_CASE(f, 1) BY_ROWS_CASE(f, 2) BY_ROWS_CASE(f, 3) BY_ROWS_CASE(f, 4) BY_ROWS_CASES(f) \
     }
 
-static void TILE(int rows, int64_t k, const void *a, int64_t stride, const void *panel, void *acc)
+static void TILE(const nm_gemm_tile *t)
 {
     BY_ROWS(JOIN(TILE, _rows))
 }
