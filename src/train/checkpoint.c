@@ -33,11 +33,25 @@ static json_t *put_tensor(writer *w, nm_shape shape, const float *data)
     return json_pack("{s:I}", "$tensor", (json_int_t)w->n++);
 }
 
+/* A parameter, its moments and its average lie in the file's layout. */
+static json_t *put_param(writer *w, const nm_train_param *p, const float *data)
+{
+    json_t *ref = put_tensor(w, p->w->shape, data);
+    if (p->transposed) {
+        nm_wview *v = &w->views[w->n - 1];
+        v->shape[0] = p->w->shape.dim[1];
+        v->shape[1] = p->w->shape.dim[0];
+        v->stride[0] = 1;
+        v->stride[1] = p->w->shape.dim[1];
+    }
+    return ref;
+}
+
 static json_t *weights_tree(const nm_trainer *t, writer *w, bool ema)
 {
     json_t *o = json_object();
     for (size_t i = 0; i < t->n_params; i++)
-        json_object_set_new(o, t->params[i].name, put_tensor(w, t->params[i].w->shape, ema ? t->params[i].ema : t->params[i].w->f32));
+        json_object_set_new(o, t->params[i].name, put_param(w, &t->params[i], ema ? t->params[i].ema : t->params[i].w->f32));
     return o;
 }
 
@@ -81,9 +95,9 @@ static json_t *optimizer_tree(const nm_trainer *t, writer *w)
                 *step = (float)t->step;
                 json_object_set_new(s, "step", put_tensor(w, NM_SCALAR, step));
             }
-            json_object_set_new(s, t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", put_tensor(w, p->w->shape, p->m));
+            json_object_set_new(s, t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", put_param(w, p, p->m));
             if (p->v)
-                json_object_set_new(s, "exp_avg_sq", put_tensor(w, p->w->shape, p->v));
+                json_object_set_new(s, "exp_avg_sq", put_param(w, p, p->v));
             if (t->step > 0)
                 json_object_set_new(state, key, s);
             else
@@ -130,14 +144,39 @@ static const nm_wview *find(const reader *r, const char *part, const char *name)
     return nm_weights_find(r->f, full);
 }
 
+/* The stored shape as the declaration sees it; [] and [1] are the same. */
+static bool fits(const nm_train_param *p, const nm_wview *v)
+{
+    const nm_shape *s = &p->w->shape;
+    if (s->ndim == 0)
+        return nm_wview_numel(v) == 1;
+    if (v->ndim != s->ndim)
+        return false;
+    for (int i = 0; i < s->ndim; i++)
+        if (v->shape[p->transposed ? 1 - i : i] != s->dim[i])
+            return false;
+    return true;
+}
+
 static noema_status check(const reader *r, const nm_train_param *p, const char *part, const nm_wview *v)
 {
+    char want[128], got[128];
     if (!v)
-        return nm_fail(r->err, NOEMA_E_MISSING, "%s: %s has no %s", r->path, part, p->name);
-    if (nm_wview_numel(v) != (int64_t)p->n)
-        return nm_fail(r->err, NOEMA_E_MISMATCH, "%s: %s of %s: expected %zu values, got %lld", r->path, part, p->name, p->n,
-                       (long long)nm_wview_numel(v));
+        return nm_fail(r->err, NOEMA_E_MISSING, "%s: %s of %s is not there", r->path, part, p->name);
+    if (!fits(p, v))
+        return nm_fail(r->err, NOEMA_E_MISMATCH, "%s: %s of %s: expected %s%s, got %s", r->path, part, p->name,
+                       nm_shape_text(p->w->shape.ndim, p->w->shape.dim, want), p->transposed ? " transposed" : "", nm_shape_text(v->ndim, v->shape, got));
     return NOEMA_OK;
+}
+
+static void take(const nm_train_param *p, const nm_wview *v, float *dst)
+{
+    nm_wview t = *v;
+    if (p->transposed) {
+        t.shape[0] = v->shape[1], t.shape[1] = v->shape[0];
+        t.stride[0] = v->stride[1], t.stride[1] = v->stride[0];
+    }
+    nm_wview_copy_f32(&t, dst);
 }
 
 /* The file's index of each parameter by one rule; false when group sizes or shapes do not fit. */
@@ -167,7 +206,7 @@ static bool number_by(const reader *r, const json_t *groups, bool (*decays)(cons
         char name[64];
         snprintf(name, sizeof name, "optimizer.state.%zu.exp_avg", index[i]);
         const nm_wview *v = nm_weights_find(r->f, name);
-        if (!t->params[i].frozen && v && nm_wview_numel(v) != (int64_t)t->params[i].n)
+        if (!t->params[i].frozen && v && !fits(&t->params[i], v))
             return false;
     }
     return true;
@@ -195,7 +234,7 @@ static noema_status load_moments(const reader *r, const size_t *index, bool appl
                 if (s != NOEMA_OK)
                     return s;
             } else
-                nm_wview_copy_f32(v, to[k]);
+                take(p, v, to[k]);
         }
     }
     return NOEMA_OK;
@@ -221,10 +260,10 @@ static void apply_weights(const reader *r)
     nm_trainer *t = r->t;
     for (size_t i = 0; i < t->n_params; i++) {
         nm_train_param *p = &t->params[i];
-        nm_wview_copy_f32(find(r, "state_dict", p->name), p->w->f32);
+        take(p, find(r, "state_dict", p->name), p->w->f32);
         nm_weight_changed(p->w);
         if (p->ema && has_average(r))
-            nm_wview_copy_f32(find(r, "state_dict_ema", p->name), p->ema);
+            take(p, find(r, "state_dict_ema", p->name), p->ema);
         else if (p->ema)
             memcpy(p->ema, p->w->f32, p->n * sizeof *p->ema);
     }

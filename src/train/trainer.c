@@ -44,7 +44,7 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
     }
     nm_train_param *q = &t->params[t->n_params++];
     *q = (nm_train_param){ .name = nm_strdup(info->part_name[0]), .w = info->w, .decayed = !(info->flags & NM_NO_DECAY) && info->w->shape.ndim > 1,
-                           .lr_scale = 1 };
+                           .transposed = info->transposed && info->w->shape.ndim == 2, .lr_scale = 1 };
     c->status = q->name ? own_value(info->w, c->err, q->name) : nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
     q->n = (size_t)nm_shape_numel(info->w->shape);
 }

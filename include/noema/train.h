@@ -1,0 +1,70 @@
+/* noema/train.h - train or fine-tune a two-tower model contrastively; a run is a folder that survives kill -9. */
+#ifndef NOEMA_TRAIN_H
+#define NOEMA_TRAIN_H
+
+#include "noema/context.h"
+#include "noema/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* After each optimizer step. loss: of the whole batch before the update; grad_norm before clipping; logit_scale: the stored logarithm
+ * after the update. */
+typedef struct noema_train_step {
+    int64_t step, total_steps; /* from 0 */
+    int64_t epoch, epochs;     /* from 0 */
+    double lr, loss, grad_norm, logit_scale;
+    double samples_per_second, data_wait; /* share of the time spent waiting for data, 0..1 */
+} noema_train_step;
+
+/* Non-zero stops the run after this step (a checkpoint is written first). */
+typedef int noema_train_fn(void *user, const noema_train_step *step);
+
+/* Names and meanings are open_clip's where it has the option. Zeros and NULLs mean the default stated behind each. */
+typedef struct noema_train_options {
+    size_t struct_size;
+    const char *model;          /* start from these weights, or NULL: draw them for `config` */
+    const char *config;         /* open_clip configuration (JSON file) or an architecture's name ("ViT-B-32") */
+    const char *tokenizer;
+    const char *preprocess;
+    const char *train_data;     /* .jsonl, .csv, .tsv, .safetensors */
+    const char *val_data;
+    const char *logs;           /* "logs" */
+    const char *name;           /* "run" */
+    const char *resume;         /* file, "latest" or NULL */
+    const char *img_key, *caption_key; /* columns of CSV and TSV: "filepath", "title" */
+    int64_t batch_size;         /* 64; per micro-batch */
+    int64_t accum_freq;         /* 1: micro-batches per step, with the gradients of the large batch */
+    int64_t epochs;             /* 32 */
+    int64_t warmup;             /* 10000 steps */
+    int64_t save_frequency;     /* 1: epochs per checkpoint */
+    double lr;                  /* 5e-4 */
+    const char *opt;            /* "adamw" | "sgd" | "lion" */
+    double beta1, beta2, eps;   /* < 0: 0.9, 0.98, 1e-6 for transformers; 0.9, 0.999, 1e-8 else */
+    double momentum;            /* 0.9 with sgd */
+    double wd;                  /* 0.2 */
+    double grad_clip_norm;      /* 0: off */
+    double ema_decay;           /* 0: off */
+    const char *lr_scheduler;   /* "cosine" | "const" */
+    const char *precision;      /* "fp32" | "amp_bf16" */
+    uint64_t seed;
+    int lock_image, lock_text, siglip, no_shuffle, no_augment;
+    noema_train_fn *progress;
+    void *progress_user;
+    /* called for each row that cannot be used; the others go on */
+    void (*failed)(void *user, const char *what, const noema_error *why);
+    void *failed_user;
+    void *reserved[16];
+} noema_train_options;
+
+NOEMA_API void noema_train_options_default(noema_train_options *o);
+
+/* Runs to the end of the last epoch. Writes LOGS/NAME: config.json, log.jsonl, curves.svg, checkpoints/epoch_N.pt (open_clip's layout).
+ * NOEMA_E_FORMAT with the step and layer in the message when the loss or a gradient is not finite: what was written before stays. */
+NOEMA_API noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

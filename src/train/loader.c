@@ -1,0 +1,364 @@
+/* loader.c - see loader.h. One background thread fills the batch after the one in use with a pool of its own. */
+#define _GNU_SOURCE
+#include "train/loader.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "media/preprocess.h"
+
+#define MAX_TRIES 16 /* rows tried in the place of one that cannot be read */
+
+typedef struct slot {
+    int64_t step; /* -1: empty */
+    float *images;
+    int64_t *offsets;
+    int32_t *ids;
+    size_t cap_ids;
+    noema_status status;
+    noema_error err;
+} slot;
+
+struct nm_loader {
+    noema_model *model;
+    const nm_dataset *rows;
+    nm_loader_options o;
+    int64_t steps, image_floats;
+    int64_t *order; /* of the epoch order_epoch */
+    int64_t order_epoch;
+    nm_pool *pool;
+    nm_preprocess_scratch **scratch; /* per worker */
+    nm_image *pictures, *crops;
+    const nm_tokenizer *tokenizer;
+    nm_tok_scratch *tok;
+    int32_t *row_ids;
+    int64_t row_ids_cap;
+    slot slot[2];
+    int64_t wanted;               /* the step the thread shall prepare; -1: none */
+    bool stop;
+    int64_t failures;
+    pthread_t thread;
+    bool running;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Fisher-Yates with a stream per epoch. */
+static void order_epoch(nm_loader *l, int64_t epoch)
+{
+    int64_t n = nm_dataset_count(l->rows);
+    if (l->order_epoch == epoch)
+        return;
+    for (int64_t i = 0; i < n; i++)
+        l->order[i] = i;
+    nm_rng r;
+    nm_rng_init(&r, l->o.seed, ((uint64_t)1 << 40) + (uint64_t)epoch);
+    for (int64_t i = n - 1; l->o.shuffle && i > 0; i--) {
+        int64_t k = (int64_t)nm_rng_below(&r, (uint64_t)i + 1), t = l->order[i];
+        l->order[i] = l->order[k];
+        l->order[k] = t;
+    }
+    l->order_epoch = epoch;
+}
+
+/* torchvision's RandomResizedCrop with open_clip's scale (0.9, 1) and ratio (3/4, 4/3). */
+static nm_rect random_crop(nm_rng *r, int width, int height)
+{
+    double area = (double)width * height, lo = log(3.0 / 4), hi = log(4.0 / 3);
+    for (int i = 0; i < 10; i++) {
+        double target = area * (0.9 + 0.1 * (double)nm_rng_uniform(r)), ratio = exp(lo + (hi - lo) * (double)nm_rng_uniform(r));
+        int w = (int)lround(sqrt(target * ratio)), h = (int)lround(sqrt(target / ratio));
+        if (w > 0 && w <= width && h > 0 && h <= height) {
+            int y = (int)nm_rng_below(r, (uint64_t)(height - h) + 1), x = (int)nm_rng_below(r, (uint64_t)(width - w) + 1);
+            return (nm_rect){ x, y, x + w, y + h };
+        }
+    }
+    double in = (double)width / height;
+    int w = width, h = height;
+    if (in < 3.0 / 4)
+        h = (int)lround(w / (3.0 / 4));
+    else if (in > 4.0 / 3)
+        w = (int)lround(h * (4.0 / 3));
+    int x = (width - w) / 2, y = (height - h) / 2;
+    return (nm_rect){ x, y, x + w, y + h };
+}
+
+static noema_status crop_image(nm_image *dst, const nm_image *src, nm_rect c, noema_error *err)
+{
+    noema_status s = nm_image_reset(dst, src->mode, c.x1 - c.x0, c.y1 - c.y0, err);
+    size_t px = (size_t)nm_mode_bytes(src->mode);
+    if (s != NOEMA_OK)
+        return s;
+    memcpy(dst->palette, src->palette, sizeof dst->palette);
+    memcpy(dst->key, src->key, sizeof dst->key);
+    dst->n_palette = src->n_palette;
+    dst->has_trns = src->has_trns;
+    for (int y = c.y0; y < c.y1; y++)
+        memcpy(dst->data + (size_t)(y - c.y0) * dst->stride, src->data + (size_t)y * src->stride + (size_t)c.x0 * px, (size_t)(c.x1 - c.x0) * px);
+    return NOEMA_OK;
+}
+
+static noema_status load_file(nm_loader *l, int worker, const char *path, uint64_t stream, float *out, noema_error *err)
+{
+    const nm_preprocess *rule = &noema_model_internal(l->model)->preprocess;
+    if (!l->o.augment) {
+        const nm_image *im;
+        noema_status s = nm_preprocess_load(rule, l->scratch[worker], path, NULL, &im, err);
+        return s == NOEMA_OK ? nm_preprocess_run(rule, l->scratch[worker], im, out, err) : s;
+    }
+    noema_status s = nm_image_open(&l->pictures[worker], path, NULL, err);
+    if (s != NOEMA_OK)
+        return s;
+    nm_rng r;
+    nm_rng_init(&r, l->o.seed, stream);
+    nm_rect c = random_crop(&r, l->pictures[worker].width, l->pictures[worker].height);
+    s = crop_image(&l->crops[worker], &l->pictures[worker], c, err);
+    nm_preprocess squash = *rule;
+    squash.fit = NM_FIT_SQUASH;
+    return s == NOEMA_OK ? nm_preprocess_run(&squash, l->scratch[worker], &l->crops[worker], out, err) : s;
+}
+
+typedef struct fill_job { nm_loader *l; slot *s; int64_t step; int64_t *rows; _Atomic bool bad; } fill_job;
+
+/* The row that fills place i: the one in order, or the next readable one after it. */
+static void fill_images(void *arg, int64_t b, int64_t e, int worker)
+{
+    fill_job *j = arg;
+    nm_loader *l = j->l;
+    int64_t n = nm_dataset_count(l->rows), first = j->step % l->steps * l->o.batch, shape[3];
+    for (int64_t i = b; i < e; i++) {
+        float *out = j->s->images + i * l->image_floats;
+        int64_t row = l->order[(first + i) % n];
+        const float *ready = nm_dataset_image(l->rows, row, shape);
+        j->rows[i] = row;
+        if (ready) {
+            memcpy(out, ready, (size_t)l->image_floats * sizeof *out);
+            continue;
+        }
+        for (int tries = 0; tries < MAX_TRIES; tries++) {
+            noema_error why = NOEMA_ERROR_INIT;
+            row = l->order[(first + i + (tries ? l->o.batch * tries + tries : 0)) % n];
+            j->rows[i] = row;
+            if (load_file(l, worker, nm_dataset_path(l->rows, row), ((uint64_t)j->step << 24) + (uint64_t)i, out, &why) == NOEMA_OK)
+                break;
+            pthread_mutex_lock(&l->lock);
+            l->failures++;
+            if (l->o.failed)
+                l->o.failed(l->o.failed_user, nm_dataset_path(l->rows, row), &why);
+            pthread_mutex_unlock(&l->lock);
+            if (tries == MAX_TRIES - 1)
+                j->bad = true;
+        }
+    }
+}
+
+static bool reserve_ids(slot *s, size_t need)
+{
+    if (need <= s->cap_ids)
+        return true;
+    size_t cap = need + need / 2 + 1024;
+    int32_t *p = nm_realloc_array(s->ids, cap, sizeof *p);
+    if (!p)
+        return false;
+    s->ids = p;
+    s->cap_ids = cap;
+    return true;
+}
+
+static noema_status fill_texts(nm_loader *l, slot *s, const int64_t *rows)
+{
+    size_t used = 0;
+    for (int64_t i = 0; i < l->o.batch; i++) {
+        const char *title = nm_dataset_title(l->rows, rows[i]);
+        const int32_t *ids = l->row_ids;
+        size_t n = 0;
+        s->offsets[i] = (int64_t)used;
+        if (title) {
+            noema_status st = noema_tokenizer_encode(l->tokenizer, l->tok, title, strlen(title), &ids, &n, &s->err);
+            if (st != NOEMA_OK)
+                return st;
+        } else
+            n = (size_t)nm_dataset_ids(l->rows, rows[i], l->row_ids, l->row_ids_cap);
+        if (n == 0 || n > (size_t)l->row_ids_cap)
+            return nm_fail(&s->err, NOEMA_E_FORMAT, "%s: row %lld has no text (or one of %zu tokens; the model takes %lld)", nm_dataset_source(l->rows),
+                           (long long)rows[i], n, (long long)l->row_ids_cap);
+        if (!reserve_ids(s, used + n))
+            return nm_fail(&s->err, NOEMA_E_MEMORY, "out of memory: texts");
+        memcpy(s->ids + used, ids, n * sizeof *s->ids);
+        used += n;
+    }
+    s->offsets[l->o.batch] = (int64_t)used;
+    return NOEMA_OK;
+}
+
+static void prepare(nm_loader *l, slot *s, int64_t step)
+{
+    nm_err_clear(&s->err);
+    order_epoch(l, step / l->steps);
+    int64_t *rows = nm_malloc_array((size_t)l->o.batch, sizeof *rows);
+    fill_job j = { .l = l, .s = s, .step = step, .rows = rows };
+    if (!rows) {
+        s->status = nm_fail(&s->err, NOEMA_E_MEMORY, "out of memory: batch");
+    } else {
+        nm_parallel_for(l->pool, l->o.batch, 1, fill_images, &j);
+        s->status = j.bad ? nm_fail(&s->err, NOEMA_E_FORMAT, "%s: too many unreadable pictures (%d in a row)", nm_dataset_source(l->rows), MAX_TRIES)
+                          : fill_texts(l, s, rows);
+    }
+    free(rows);
+}
+
+static void *loader_main(void *arg)
+{
+    nm_loader *l = arg;
+    pthread_mutex_lock(&l->lock);
+    while (!l->stop) {
+        int64_t step = l->wanted;
+        if (step < 0 || l->slot[step & 1].step == step) {
+            pthread_cond_wait(&l->changed, &l->lock);
+            continue;
+        }
+        slot *s = &l->slot[step & 1];
+        s->step = -1;
+        pthread_mutex_unlock(&l->lock);
+        prepare(l, s, step);
+        pthread_mutex_lock(&l->lock);
+        s->step = step;
+        pthread_cond_broadcast(&l->changed);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static noema_status check_rows(nm_loader *l, noema_error *err)
+{
+    const nm_model *m = noema_model_internal(l->model);
+    int64_t shape[3];
+    if (nm_dataset_count(l->rows) < l->o.batch)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "%s: %lld rows are less than one batch of %lld", nm_dataset_source(l->rows), (long long)nm_dataset_count(l->rows),
+                       (long long)l->o.batch);
+    if (nm_dataset_image(l->rows, 0, shape) && (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width))
+        return nm_fail(err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", nm_dataset_source(l->rows), (long long)shape[0],
+                       (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
+    return NOEMA_OK;
+}
+
+static bool allocate(nm_loader *l)
+{
+    const nm_model *m = noema_model_internal(l->model);
+    int workers = nm_pool_size(l->pool);
+    l->image_floats = 3 * (int64_t)m->image_height * m->image_width;
+    l->row_ids_cap = m->context_length > 0 ? m->context_length : 512;
+    l->order = nm_malloc_array((size_t)nm_dataset_count(l->rows), sizeof *l->order);
+    l->row_ids = nm_malloc_array((size_t)l->row_ids_cap, sizeof *l->row_ids);
+    l->scratch = calloc((size_t)workers, sizeof *l->scratch);
+    l->pictures = calloc((size_t)workers, sizeof *l->pictures);
+    l->crops = calloc((size_t)workers, sizeof *l->crops);
+    bool ok = l->order && l->row_ids && l->scratch && l->pictures && l->crops;
+    for (int i = 0; ok && i < workers; i++)
+        ok = (l->scratch[i] = nm_preprocess_scratch_new()) != NULL;
+    for (int i = 0; ok && i < 2; i++) {
+        l->slot[i].step = -1;
+        l->slot[i].images = nm_alloc((size_t)(l->o.batch * l->image_floats) * sizeof(float));
+        l->slot[i].offsets = nm_malloc_array((size_t)l->o.batch + 1, sizeof(int64_t));
+        ok = l->slot[i].images && l->slot[i].offsets;
+    }
+    return ok;
+}
+
+noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset *rows, const nm_loader_options *o, noema_error *err)
+{
+    nm_loader *l = calloc(1, sizeof *l);
+    *out = NULL;
+    if (!l)
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
+    *l = (nm_loader){ .model = model, .rows = rows, .o = *o, .order_epoch = -1, .wanted = -1 };
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    noema_status s = check_rows(l, err);
+    if (s == NOEMA_OK && nm_dataset_title(rows, 0)) {
+        l->tokenizer = nm_model_tokenizer(model, err);
+        s = l->tokenizer ? NOEMA_OK : err ? err->code : NOEMA_E_MISSING;
+        if (s == NOEMA_OK && !(l->tok = noema_tokenizer_scratch_new(l->tokenizer)))
+            s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: tokenizer");
+    }
+    l->pool = s == NOEMA_OK ? nm_pool_new(o->workers) : NULL;
+    if (s == NOEMA_OK && (!l->pool || !allocate(l)))
+        s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
+    l->steps = nm_dataset_count(rows) / o->batch;
+    if (s == NOEMA_OK && pthread_create(&l->thread, NULL, loader_main, l) != 0)
+        s = nm_fail(err, NOEMA_E_IO, "cannot start the loader's thread");
+    else if (s == NOEMA_OK)
+        l->running = true;
+    if (s != NOEMA_OK) {
+        nm_loader_free(l);
+        return s;
+    }
+    *out = l;
+    return NOEMA_OK;
+}
+
+void nm_loader_free(nm_loader *l)
+{
+    if (!l)
+        return;
+    if (l->running) {
+        pthread_mutex_lock(&l->lock);
+        l->stop = true;
+        pthread_cond_broadcast(&l->changed);
+        pthread_mutex_unlock(&l->lock);
+        pthread_join(l->thread, NULL);
+    }
+    for (int i = 0; l->scratch && i < nm_pool_size(l->pool); i++) {
+        nm_preprocess_scratch_free(l->scratch[i]);
+        nm_image_free(&l->pictures[i]);
+        nm_image_free(&l->crops[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        nm_free(l->slot[i].images);
+        free(l->slot[i].offsets);
+        free(l->slot[i].ids);
+    }
+    noema_tokenizer_scratch_free(l->tok);
+    nm_pool_free(l->pool);
+    free(l->scratch);
+    free(l->pictures);
+    free(l->crops);
+    free(l->order);
+    free(l->row_ids);
+    pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->changed);
+    free(l);
+}
+
+int64_t nm_loader_steps(const nm_loader *l) { return l->steps; }
+int64_t nm_loader_failures(const nm_loader *l) { return l->failures; }
+
+noema_status nm_loader_get(nm_loader *l, int64_t step, nm_pair_batch *b, double *waited_s, noema_error *err)
+{
+    double start = now();
+    slot *s = &l->slot[step & 1];
+    pthread_mutex_lock(&l->lock);
+    if (s->step != step) {
+        l->wanted = step;
+        pthread_cond_broadcast(&l->changed);
+        while (s->step != step)
+            pthread_cond_wait(&l->changed, &l->lock);
+    }
+    l->wanted = step + 1; /* the other slot, while the caller computes */
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    *waited_s += now() - start;
+    if (s->status != NOEMA_OK)
+        return nm_fail(err, s->status, "%s", s->err.message);
+    *b = (nm_pair_batch){ .n = l->o.batch, .images = s->images, .texts = { .n = l->o.batch, .offsets = s->offsets, .ids = s->ids, .pad_id = -1 } };
+    return NOEMA_OK;
+}

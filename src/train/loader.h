@@ -1,0 +1,29 @@
+/* loader.h - batches prepared by threads of their own while the trainer computes: decode, augment, preprocess, tokenise.
+ * Which rows a batch holds and how each is augmented depends on the seed, the epoch and the place in the epoch alone. */
+#ifndef NM_LOADER_H
+#define NM_LOADER_H
+
+#include "models/handle.h"
+#include "train/dataset.h"
+#include "train/trainer.h"
+
+typedef struct nm_loader nm_loader;
+
+typedef struct nm_loader_options {
+    int64_t batch;        /* rows per step */
+    uint64_t seed;
+    bool shuffle, augment;
+    int workers;          /* decoding threads; 0: as many as processors */
+    void (*failed)(void *user, const char *what, const noema_error *why);
+    void *failed_user;
+} nm_loader_options;
+
+noema_status nm_loader_new(nm_loader **l, noema_model *model, const nm_dataset *rows, const nm_loader_options *o, noema_error *err);
+void nm_loader_free(nm_loader *l);
+int64_t nm_loader_steps(const nm_loader *l); /* per epoch; the incomplete last batch is dropped */
+/* The batch of a step (epoch * steps + step in epoch), valid until the next call; steps should be asked for in order. Waits for
+ * the threads where they are behind; *waited_s counts that. */
+noema_status nm_loader_get(nm_loader *l, int64_t step, nm_pair_batch *b, double *waited_s, noema_error *err);
+int64_t nm_loader_failures(const nm_loader *l);
+
+#endif

@@ -1,0 +1,355 @@
+/* run.c - a training run in its folder:
+ *
+ *     LOGS/NAME/config.json            the options, as given and as they became
+ *     LOGS/NAME/log.jsonl              one object per optimizer step, appended and flushed
+ *     LOGS/NAME/curves.svg             loss and learning rate, redrawn after every epoch
+ *     LOGS/NAME/checkpoints/epoch_N.pt open_clip's layout, written atomically
+ *     LOGS/NAME/open_clip_*            the last checkpoint as a model folder, so that `-m LOGS/NAME` is the trained model
+ *
+ * kill -9 at any moment leaves complete files only; --resume goes on at the last checkpoint's step and cuts the log to it. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "models/handle.h"
+#include "noema/train.h"
+#include "train/curves.h"
+#include "train/loader.h"
+#include "train/dataset.h"
+#include "train/trainer.h"
+
+typedef struct run {
+    noema_train_options o;
+    noema_context *ctx;
+    noema_model *model;
+    nm_trainer *t;
+    nm_dataset *rows;
+    nm_loader *loader;
+    char *folder, *log_path;
+    FILE *log;
+    int64_t steps_per_epoch;
+    noema_error *err;
+} run;
+
+void noema_train_options_default(noema_train_options *o)
+{
+    *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .warmup = 10000,
+                                .save_frequency = 1, .lr = 5e-4, .opt = "adamw", .beta1 = -1, .beta2 = -1, .eps = -1, .momentum = 0.9, .wd = 0.2,
+                                .lr_scheduler = "cosine", .precision = "fp32" };
+}
+
+static noema_status train_options(const noema_train_options *o, bool transformer, nm_train_options *t, noema_error *err)
+{
+    *t = (nm_train_options){ .weight_decay = o->wd, .clip_norm = o->grad_clip_norm, .ema_decay = o->ema_decay, .siglip = o->siglip != 0,
+                             .lock_image = o->lock_image != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed };
+    if (strcmp(o->opt, "adamw") == 0)
+        t->opt.kind = NM_OPT_ADAMW;
+    else if (strcmp(o->opt, "sgd") == 0)
+        t->opt.kind = NM_OPT_SGD;
+    else if (strcmp(o->opt, "lion") == 0)
+        t->opt.kind = NM_OPT_LION;
+    else
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--opt %s: expected adamw, sgd or lion", o->opt);
+    t->opt.beta1 = o->beta1 >= 0 ? o->beta1 : 0.9;
+    t->opt.beta2 = o->beta2 >= 0 ? o->beta2 : transformer ? 0.98 : 0.999;
+    t->opt.eps = o->eps >= 0 ? o->eps : transformer ? 1e-6 : 1e-8;
+    t->opt.momentum = o->momentum;
+    if (strcmp(o->precision, "fp32") != 0 && strcmp(o->precision, "amp_bf16") != 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--precision %s: expected fp32 or amp_bf16", o->precision);
+    t->compute = strcmp(o->precision, "fp32") == 0 ? NM_F32 : NM_BF16;
+    if (strcmp(o->lr_scheduler, "cosine") != 0 && strcmp(o->lr_scheduler, "const") != 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--lr-scheduler %s: expected cosine or const", o->lr_scheduler);
+    t->schedule = (nm_schedule){ .kind = strcmp(o->lr_scheduler, "cosine") == 0 ? NM_LR_COSINE : NM_LR_CONST, .base_lr = o->lr, .warmup = o->warmup };
+    if (o->batch_size < 1 || o->accum_freq < 1 || o->epochs < 1 || o->save_frequency < 1 || o->warmup < 0 || !(o->lr >= 0) || !(o->wd >= 0))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "batch size, accumulation, epochs and save frequency must be at least 1; lr, wd and warmup at least 0");
+    return NOEMA_OK;
+}
+
+/* ---- the model ---- */
+
+static noema_status open_model(run *r)
+{
+    noema_model_options mo;
+    noema_model_options_default(&mo);
+    mo.dtype = NOEMA_DTYPE_F32;
+    mo.tokenizer = r->o.tokenizer;
+    mo.preprocess = r->o.preprocess;
+    if (r->o.model) {
+        mo.config = r->o.config;
+        return noema_model_open(&r->model, r->ctx, r->o.model, &mo, r->err);
+    }
+    if (!r->o.config)
+        return nm_fail(r->err, NOEMA_E_ARGUMENT, "training needs -m MODEL to start from, or --config FILE (or an architecture's name) to draw new weights");
+    json_t *config = nm_file_exists(r->o.config) ? nm_json_load(r->o.config, r->err) : NULL;
+    nm_model *m = NULL;
+    if (!config && nm_file_exists(r->o.config))
+        return r->err ? r->err->code : NOEMA_E_FORMAT;
+    noema_status s = nm_family_clip.create(&m, config ? NULL : r->o.config, config, r->o.seed, r->err);
+    if (s == NOEMA_OK)
+        s = nm_model_adopt(&r->model, r->ctx, m, r->o.config, &mo, r->err);
+    json_decref(config);
+    return s;
+}
+
+/* ---- files of the run ---- */
+
+static char *in_folder(const run *r, const char *name) { return nm_path_join(r->folder, name); }
+
+static noema_status write_json(const run *r, const char *name, const json_t *j)
+{
+    char *path = in_folder(r, name), *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    noema_status s = path && text ? nm_write_file_atomic(path, text, strlen(text), r->err) : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", name);
+    free(path);
+    free(text);
+    return s;
+}
+
+static json_t *options_json(const noema_train_options *o, const nm_train_options *t, int64_t steps)
+{
+    json_t *j = json_object();
+    const struct { const char *key, *value; } texts[] = {
+        { "model", o->model }, { "config", o->config }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
+        { "val_data", o->val_data }, { "opt", o->opt }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision },
+    };
+    const struct { const char *key; double value; } numbers[] = {
+        { "lr", o->lr }, { "beta1", t->opt.beta1 }, { "beta2", t->opt.beta2 }, { "eps", t->opt.eps }, { "momentum", o->momentum }, { "wd", o->wd },
+        { "grad_clip_norm", o->grad_clip_norm }, { "ema_decay", o->ema_decay },
+    };
+    const struct { const char *key; int64_t value; } ints[] = {
+        { "batch_size", o->batch_size }, { "accum_freq", o->accum_freq }, { "epochs", o->epochs }, { "warmup", o->warmup }, { "total_steps", steps },
+        { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
+        { "siglip", o->siglip }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment },
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        json_object_set_new(j, texts[i].key, texts[i].value ? json_string(texts[i].value) : json_null());
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        json_object_set_new(j, numbers[i].key, json_real(numbers[i].value));
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
+        json_object_set_new(j, ints[i].key, json_integer((json_int_t)ints[i].value));
+    return j;
+}
+
+/* The tokenizer that the texts were read with goes along, under the name that is looked for beside a checkpoint. */
+static void copy_tokenizer(const run *r)
+{
+    const char *from = r->model->tokenizer_path;
+    char *data = NULL, *to = from && nm_file_exists(from) ? in_folder(r, nm_path_base(from)) : NULL;
+    size_t size;
+    if (to && !nm_file_exists(to) && nm_read_file(&data, &size, from, (size_t)256 << 20, NULL) == NOEMA_OK)
+        (void)nm_write_file_atomic(to, data, size, NULL);
+    free(data);
+    free(to);
+}
+
+static noema_status save_model_folder(run *r)
+{
+    nm_model *m = r->t->model;
+    json_t *config = m->family->config ? m->family->config(m) : NULL;
+    noema_status s = config ? write_json(r, "open_clip_config.json", config) : NOEMA_OK;
+    json_decref(config);
+    char *path = in_folder(r, "open_clip_model.safetensors");
+    if (s == NOEMA_OK)
+        s = path ? nm_params_save(m->family->declare, m, m->family->save_scheme, path, NM_F32, r->err) : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", r->folder);
+    free(path);
+    copy_tokenizer(r);
+    return s;
+}
+
+static noema_status save_checkpoint(run *r, int64_t epoch)
+{
+    char name[64];
+    snprintf(name, sizeof name, "checkpoints/epoch_%lld.pt", (long long)epoch);
+    char *path = in_folder(r, name);
+    noema_status s = path ? nm_trainer_save(r->t, path, r->o.name, epoch, r->t->step * r->o.batch_size * r->o.accum_freq, r->err)
+                          : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", name);
+    free(path);
+    if (s == NOEMA_OK)
+        s = save_model_folder(r);
+    return s == NOEMA_OK ? nm_curves_write(r->folder, r->err) : s;
+}
+
+/* ---- resuming ---- */
+
+static int64_t last_epoch(const run *r)
+{
+    char *dir = in_folder(r, "checkpoints");
+    DIR *d = dir ? opendir(dir) : NULL;
+    int64_t best = -1;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        long long n;
+        int used = 0;
+        if (sscanf(e->d_name, "epoch_%lld.pt%n", &n, &used) == 1 && used && !e->d_name[used] && n > best)
+            best = n;
+    }
+    if (d)
+        closedir(d);
+    free(dir);
+    return best;
+}
+
+/* Keeps the lines of steps before `step`; what a kill left half written goes too. */
+static noema_status cut_log(run *r, int64_t step)
+{
+    char *text = NULL;
+    size_t size = 0, keep = 0;
+    if (!nm_file_exists(r->log_path))
+        return NOEMA_OK;
+    noema_status s = nm_read_file(&text, &size, r->log_path, (size_t)1 << 32, r->err);
+    for (size_t at = 0; s == NOEMA_OK && at < size;) {
+        char *end = memchr(text + at, '\n', size - at);
+        long long n;
+        if (!end || sscanf(text + at, "{\"step\":%lld", &n) != 1 || n >= step)
+            break;
+        keep = at = (size_t)(end - text) + 1;
+    }
+    if (s == NOEMA_OK && keep < size)
+        s = nm_write_file_atomic(r->log_path, text, keep, r->err);
+    free(text);
+    return s;
+}
+
+static noema_status resume(run *r)
+{
+    const char *file = r->o.resume;
+    char *latest = NULL, name[64];
+    int64_t epoch = 0, step = -1;
+    if (!file)
+        return NOEMA_OK;
+    if (strcmp(file, "latest") == 0) {
+        int64_t n = last_epoch(r);
+        if (n < 0)
+            return cut_log(r, 0); /* nothing was saved yet: from the start */
+        snprintf(name, sizeof name, "checkpoints/epoch_%lld.pt", (long long)n);
+        file = latest = in_folder(r, name);
+        if (!latest)
+            return nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", name);
+    }
+    noema_status s = nm_trainer_load(r->t, file, &epoch, &step, r->err);
+    if (s == NOEMA_OK) {
+        if (step < 0)
+            r->t->step = epoch * r->steps_per_epoch;
+        s = cut_log(r, r->t->step);
+    }
+    free(latest);
+    return s;
+}
+
+/* ---- the loop ---- */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static noema_status log_step(run *r, int64_t step, const nm_step_result *x)
+{
+    fprintf(r->log, "{\"step\":%lld,\"epoch\":%lld,\"lr\":%.17g,\"loss\":%.9g,\"grad_norm\":%.9g,\"logit_scale\":%.9g}\n", (long long)step,
+            (long long)(step / r->steps_per_epoch), x->lr, x->loss, x->grad_norm, x->logit_scale);
+    if (fflush(r->log) != 0)
+        return nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path);
+    return NOEMA_OK;
+}
+
+static int report(run *r, int64_t step, const nm_step_result *x, double seconds, double waited)
+{
+    noema_train_step p = { .step = step, .total_steps = r->t->o.schedule.total, .epoch = step / r->steps_per_epoch, .epochs = r->o.epochs, .lr = x->lr,
+                           .loss = x->loss, .grad_norm = x->grad_norm, .logit_scale = x->logit_scale,
+                           .samples_per_second = (double)(r->o.batch_size * r->o.accum_freq) / (seconds > 0 ? seconds : 1e-9),
+                           .data_wait = seconds > 0 ? waited / seconds : 0 };
+    return r->o.progress ? r->o.progress(r->o.progress_user, &p) : 0;
+}
+
+static noema_status loop(run *r)
+{
+    int64_t total = r->t->o.schedule.total;
+    noema_status s = NOEMA_OK;
+    while (s == NOEMA_OK && r->t->step < total) {
+        int64_t step = r->t->step;
+        double start = now(), waited = 0;
+        nm_pair_batch b;
+        nm_step_result x;
+        s = nm_loader_get(r->loader, step, &b, &waited, r->err);
+        if (s == NOEMA_OK)
+            s = nm_trainer_step(r->t, &b, &x, r->err);
+        if (s == NOEMA_OK)
+            s = log_step(r, step, &x);
+        bool stop = s == NOEMA_OK && report(r, step, &x, now() - start, waited) != 0;
+        int64_t done = r->t->step / r->steps_per_epoch;
+        bool epoch_end = s == NOEMA_OK && r->t->step % r->steps_per_epoch == 0;
+        if (epoch_end && (done % r->o.save_frequency == 0 || r->t->step == total))
+            s = save_checkpoint(r, done);
+        if (stop)
+            return s == NOEMA_OK ? nm_fail(r->err, NOEMA_E_CANCELLED, "stopped after step %lld", (long long)step) : s;
+    }
+    return s;
+}
+
+static noema_status prepare(run *r)
+{
+    nm_train_options to;
+    noema_status s = open_model(r);
+    if (s != NOEMA_OK)
+        return s;
+    nm_model *m = noema_model_internal(r->model);
+    s = train_options(&r->o, true, &to, r->err);
+    if (s == NOEMA_OK)
+        s = nm_dataset_open(&r->rows, r->o.train_data, r->o.img_key, r->o.caption_key, r->err);
+    nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment,
+                             .failed = r->o.failed, .failed_user = r->o.failed_user };
+    if (s == NOEMA_OK)
+        s = nm_loader_new(&r->loader, r->model, r->rows, &lo, r->err);
+    if (s != NOEMA_OK)
+        return s;
+    r->steps_per_epoch = nm_loader_steps(r->loader);
+    to.schedule.total = r->steps_per_epoch * r->o.epochs;
+    s = nm_trainer_new(&r->t, m, r->ctx->pool, &to, r->err);
+    char *checkpoints = s == NOEMA_OK ? in_folder(r, "checkpoints") : NULL;
+    if (s == NOEMA_OK)
+        s = checkpoints ? nm_mkdirs(checkpoints, r->err) : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", r->folder);
+    free(checkpoints);
+    if (s == NOEMA_OK && !r->o.resume && nm_file_exists(r->log_path))
+        s = nm_fail(r->err, NOEMA_E_ARGUMENT, "%s holds a run already: --resume latest goes on with it, another --name starts a new one", r->folder);
+    if (s == NOEMA_OK)
+        s = resume(r);
+    if (s != NOEMA_OK)
+        return s;
+    json_t *config = options_json(&r->o, &to, to.schedule.total);
+    s = write_json(r, "config.json", config);
+    json_decref(config);
+    if (s == NOEMA_OK && !(r->log = fopen(r->log_path, "ae")))
+        s = nm_fail(r->err, NOEMA_E_IO, "%s: cannot open for appending", r->log_path);
+    return s;
+}
+
+noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err)
+{
+    if (!o || o->struct_size != sizeof *o || !o->train_data)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "training needs --train-data FILE");
+    run r = { .o = *o, .ctx = ctx, .err = err };
+    noema_status s = NOEMA_OK;
+    r.folder = nm_path_join(o->logs, o->name);
+    r.log_path = r.folder ? in_folder(&r, "log.jsonl") : NULL;
+    if (!r.log_path)
+        s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", o->name);
+    if (s == NOEMA_OK)
+        s = prepare(&r);
+    if (s == NOEMA_OK)
+        s = loop(&r);
+    if (r.log && fclose(r.log) != 0 && s == NOEMA_OK)
+        s = nm_fail(err, NOEMA_E_IO, "%s: cannot write", r.log_path);
+    nm_loader_free(r.loader);
+    nm_trainer_free(r.t);
+    nm_dataset_free(r.rows);
+    noema_model_free(r.model);
+    free(r.folder);
+    free(r.log_path);
+    return s;
+}
