@@ -138,6 +138,11 @@ NOEMA_API noema_status noema_collection_find(noema_collection *c, const char *pa
 /* The stored thumbnail of an item (a JPEG or PNG file); lives until the next call. NOEMA_E_MISSING when there is none. */
 NOEMA_API noema_status noema_collection_thumbnail(noema_collection *c, int64_t id, const void **data, size_t *size, noema_error *err);
 
+/* Writes a picture (.png or .jpg by its name) with the matches in rows, best first: stored thumbnails, else the files. Texts and what
+ * cannot be read stay empty cells. cell_px: longest side of each; 0: chosen. */
+NOEMA_API noema_status noema_collection_contact_sheet(noema_collection *c, size_t n, const noema_match *matches, int cell_px, const char *path,
+                                                      noema_error *err);
+
 /* Rows of deleted and dropped items go, and segments are merged. Readers that are open go on. */
 NOEMA_API noema_status noema_collection_compact(noema_collection *c, noema_error *err);
 /* Reads everything: catalogue, checksums, and that items and rows belong together. NOEMA_E_FORMAT with the first fault; `notes` of

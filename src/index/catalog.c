@@ -17,6 +17,7 @@ static const char schema[] =
     "CREATE UNIQUE INDEX items_path ON items(kind, path);"
     "CREATE UNIQUE INDEX items_row ON items(segment, row);"
     "CREATE INDEX items_hash ON items(hash);"
+    "CREATE INDEX items_size ON items(kind, size);"
     "CREATE TABLE thumbs(id INTEGER PRIMARY KEY, data BLOB NOT NULL);"
     "CREATE TABLE failed(path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, code INTEGER NOT NULL,"
     " message TEXT NOT NULL) WITHOUT ROWID;"
@@ -39,6 +40,7 @@ static const char *const text[NM_SQL_COUNT] = {
     [NM_SQL_ITEM_BY_ID] = "SELECT " ITEM " FROM items WHERE id = ?1",
     [NM_SQL_ITEM_BY_ROW] = "SELECT " ITEM " FROM items WHERE segment = ?1 AND row = ?2",
     [NM_SQL_ITEM_BY_HASH] = "SELECT " ITEM " FROM items WHERE hash = ?1 AND kind = ?2 ORDER BY id",
+    [NM_SQL_ITEM_BY_SIZE] = "SELECT 1 FROM items WHERE kind = ?1 AND size = ?2 LIMIT 1",
     [NM_SQL_ITEM_COUNT] = "SELECT count(*) FROM items",
     [NM_SQL_ITEM_AFTER] = "SELECT " ITEM " FROM items WHERE id > ?1 ORDER BY id LIMIT 1",
     /* '/' + 1 == '0': every path below a folder lies in [folder/, folder0) */
@@ -48,7 +50,7 @@ static const char *const text[NM_SQL_COUNT] = {
                            " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, unixepoch())",
     [NM_SQL_ITEM_UPDATE] = "UPDATE items SET segment = ?3, row = ?4, size = ?5, mtime_ns = ?6, hash = ?7, width = ?8, height = ?9 WHERE id = ?1",
     [NM_SQL_ITEM_MOVE] = "UPDATE items SET path = ?2, size = ?3, mtime_ns = ?4 WHERE id = ?1",
-    [NM_SQL_ITEM_TOUCH] = "UPDATE items SET size = ?3, mtime_ns = ?4 WHERE id = ?1",
+    [NM_SQL_ITEM_TOUCH] = "UPDATE items SET size = ?2, mtime_ns = ?3 WHERE id = ?1",
     [NM_SQL_ITEM_PLACE] = "UPDATE items SET segment = ?2, row = ?3 WHERE id = ?1",
     [NM_SQL_ITEM_DELETE] = "DELETE FROM items WHERE id = ?1",
     /* ?1 kind or -1, ?2 path glob or NULL, ?3 FTS5 query or NULL */

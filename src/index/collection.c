@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "index/store.h"
+#include "models/handle.h"
 
 static noema_status no_memory(const noema_collection *c, noema_error *err)
 {
@@ -59,8 +60,7 @@ char *nm_absolute_path(const char *path)
 
 nm_pool *nm_store_pool(const noema_collection *c)
 {
-    (void)c;
-    return NULL;
+    return c->ctx ? c->ctx->pool : NULL;
 }
 
 nm_segment *nm_store_segment(const noema_collection *c, uint64_t id)
