@@ -77,6 +77,24 @@ static bool each(cli *c, noema_preprocess *p, bool u8, const char *path, cli_npy
     return ok;
 }
 
+/* What -m does, with its own --preprocess and --image-size. */
+static noema_status of_model(cli *c, noema_preprocess **p, bool sized, int *code)
+{
+    noema_model *m;
+    noema_error err = NOEMA_ERROR_INIT;
+    if (sized) {
+        *code = cli_usage(c, "--size goes with --preprocess alone; a model takes --image-size");
+        return NOEMA_E_ARGUMENT;
+    }
+    if ((*code = cli_open_model(c, &m, NULL)) != CLI_OK)
+        return NOEMA_E_MISSING;
+    noema_status s = noema_preprocess_of_model(p, m, &err);
+    if (s != NOEMA_OK)
+        *code = cli_fatal(c, &err);
+    noema_model_free(m);
+    return s;
+}
+
 /* --preprocess P with --size, or what -m does. */
 static noema_status open_rule(cli *c, noema_preprocess **p, int *code)
 {
@@ -87,10 +105,8 @@ static noema_status open_rule(cli *c, noema_preprocess **p, int *code)
         *code = cli_usage(c, "--size: expected S or HxW, got '%s'", size);
         return NOEMA_E_ARGUMENT;
     }
-    if (!what) {
-        *code = cli_usage(c, "expected --preprocess NAME|FILE");
-        return NOEMA_E_ARGUMENT;
-    }
+    if (!what || cli_str(c, "model", NULL))
+        return of_model(c, p, size != NULL, code);
     noema_status s = noema_preprocess_open(p, what, h, w, &err);
     if (s == NOEMA_E_ARGUMENT)
         *code = cli_usage(c, "--preprocess: %s%s", err.message, size ? "" : "; --size S gives one");

@@ -44,6 +44,8 @@ static int run(cli *c)
 {
     cli_texts texts;
     noema_tokenizer *own = NULL;
+    const noema_tokenizer *t = NULL;
+    noema_model *m = NULL;
     noema_error err = NOEMA_ERROR_INIT;
     const char *path = cli_str(c, "tokenizer", NULL);
     int code = CLI_OK;
@@ -51,15 +53,18 @@ static int run(cli *c)
         cli_texts_free(&texts);
         return CLI_NOTHING_DONE;
     }
-    if (!path)
-        code = cli_usage(c, "expected --tokenizer FILE");
-    else if (noema_tokenizer_open_config(&own, path, cli_str(c, "config", NULL), &err) != NOEMA_OK)
+    if (path && !cli_str(c, "model", NULL)) {
+        if (noema_tokenizer_open_config(&own, path, cli_str(c, "config", NULL), &err) != NOEMA_OK)
+            code = cli_fatal(c, &err);
+        t = own;
+    } else if ((code = cli_open_model(c, &m, NULL)) == CLI_OK && !(t = noema_model_tokenizer(m, &err)))
         code = cli_fatal(c, &err);
-    else {
-        encode_all(c, own, &texts);
+    if (code == CLI_OK) {
+        encode_all(c, t, &texts);
         code = cli_exit(c);
     }
     noema_tokenizer_free(own);
+    noema_model_free(m);
     cli_texts_free(&texts);
     return code;
 }

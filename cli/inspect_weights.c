@@ -46,11 +46,14 @@ static int run(cli *c)
 {
     noema_checkpoint *ck;
     noema_error err = NOEMA_ERROR_INIT;
+    noema_model_options o;
     const char *path = cli_str(c, "model", c->n_inputs ? c->inputs[0] : NULL);
     char hex[65];
     if (!path || c->n_inputs > 1)
         return cli_usage(c, "expected one checkpoint: -m FILE");
-    if (noema_checkpoint_open(&ck, path, cli_flag(c, "verify"), &err) != NOEMA_OK)
+    if (!cli_model_options(c, &o))
+        return CLI_USAGE;
+    if (noema_checkpoint_of_model(&ck, path, &o, cli_flag(c, "verify"), &err) != NOEMA_OK)
         return cli_fatal(c, &err);
     int64_t total = list(c, ck);
     cli_say(c, "%s: %s, %zu tensors, %lld numbers", path, noema_checkpoint_format(ck), noema_checkpoint_count(ck), (long long)total);
@@ -66,7 +69,7 @@ static int run(cli *c)
 }
 
 const cli_verb cli_verb_inspect_weights = {
-    "inspect weights", "the tensors of a checkpoint", "-m FILE|FOLDER [--verify] [--sha256]",
+    "inspect weights", "the tensors of a checkpoint", "-m MODEL [--verify] [--sha256]",
     "Prints {\"name\",\"dtype\",\"shape\"} per tensor. Nothing in the file is executed, nothing but its tables is read.",
     "noema inspect weights -m ViT-B-32.pt", options, CLI_WITH_MODEL, run
 };

@@ -9,10 +9,18 @@
 
 /* One line per verb, in the order of the help. */
 #define VERBS(V) \
+    V(embed) \
+    V(classify) \
+    V(match) \
     V(inspect_tokens) \
     V(inspect_pixels) \
     V(inspect_weights) \
+    V(inspect_activations) \
+    V(models_list) \
+    V(models_info) \
     V(models_pull) \
+    V(models_convert) \
+    V(models_new) \
     V(completions)
 
 #define DECLARE(name) extern const cli_verb cli_verb_##name;
@@ -88,6 +96,7 @@ int main(int argc, char **argv)
     } else
         code = verb->run(&c);
     cli_flush();
+    cli_context_free(&c);
     cli_free(&c);
     return code;
 }

@@ -18,6 +18,9 @@ extern "C" {
 /* A tokenizer with what a model configuration says of it (open_clip's text_cfg, a Hugging Face text_config); config NULL: none. */
 NOEMA_API noema_status noema_tokenizer_open_config(noema_tokenizer **t, const char *path, const char *config, noema_error *err);
 
+/* The tokenizer of a model, valid as long as the model; NULL (and err) when it has none. */
+NOEMA_API const noema_tokenizer *noema_model_tokenizer(noema_model *m, noema_error *err);
+
 /* ---- pixels ---- */
 
 /* A preprocessing pipeline: picture file to the tensor that a model gets. Used by one thread at a time. */
@@ -27,7 +30,7 @@ typedef struct noema_preprocess noema_preprocess;
  * hf5_blip, blip, none). height, width: size of the result; 0: the file's own. */
 NOEMA_API noema_status noema_preprocess_open(noema_preprocess **p, const char *what, int height, int width, noema_error *err);
 /* What a model does with its pictures; NOEMA_E_UNSUPPORTED for one without an image tower. */
-NOEMA_API noema_status noema_preprocess_of_model(noema_preprocess **p, const noema_model *m, noema_error *err);
+NOEMA_API noema_status noema_preprocess_of_model(noema_preprocess **p, noema_model *m, noema_error *err);
 NOEMA_API void noema_preprocess_free(noema_preprocess *p);
 /* One line that says everything that changes the numbers; valid as long as p. */
 NOEMA_API const char *noema_preprocess_identity(const noema_preprocess *p);
@@ -64,6 +67,40 @@ NOEMA_API noema_status noema_checkpoint_sha256(const noema_checkpoint *c, char h
 typedef struct noema_f32_tensor { const char *name; int ndim; int64_t shape[6]; const float *data; } noema_f32_tensor;
 /* Writes a safetensors file (atomically: a reader sees the old file or the whole new one). */
 NOEMA_API noema_status noema_safetensors_write(const char *path, size_t n, const noema_f32_tensor *tensors, noema_error *err);
+
+/* ---- models ---- */
+
+/* As noema_checkpoint_open, for whatever noema_model_open takes as a name. o may be NULL. */
+NOEMA_API noema_status noema_checkpoint_of_model(noema_checkpoint **c, const char *name, const noema_model_options *o, int verify, noema_error *err);
+
+/* How a checkpoint filled a model: tensors taken, declared but absent (optional ones), in the file but not used. */
+typedef struct noema_load_summary {
+    size_t n_tensors, n_missing, n_unused;
+    const char *text; /* a line each for the missing and the unused; valid as long as the model */
+} noema_load_summary;
+NOEMA_API void noema_model_load_summary(const noema_model *m, noema_load_summary *s);
+
+/* Published checkpoints that noema_model_open knows by name, in a fixed order. */
+typedef struct noema_published {
+    char name[128];    /* "ViT-B-32/laion2b_s34b_b79k" */
+    const char *source; /* "hf-hub:org/name" or "openai"; static */
+    char path[1024];   /* where the cache has it, "" when it has to be fetched */
+} noema_published;
+NOEMA_API size_t noema_published_count(void);
+NOEMA_API void noema_published_at(size_t i, noema_published *p);
+
+/* A new model of an architecture ("ViT-B-32") or of a configuration file (open_clip's form), its weights drawn by seed. */
+NOEMA_API noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *arch, const char *config, uint64_t seed, noema_error *err);
+/* Writes a model into a folder (made when absent): safetensors with the official names, configuration, tokenizer files; open_clip,
+ * or transformers for sentence encoders, opens it. Matrices are stored as dtype (AUTO: f32), vectors as f32. */
+NOEMA_API noema_status noema_model_save(noema_model *m, const char *folder, noema_dtype dtype, noema_error *err);
+
+/* ---- activations ---- */
+
+/* Called with every named intermediate of a forward: f32, contiguous, valid during the call. */
+typedef void noema_observe_fn(void *user, const char *name, int ndim, const int64_t *shape, const float *data);
+/* Watches the session's forwards; fn NULL: no longer. */
+NOEMA_API void noema_session_observe(noema_session *s, noema_observe_fn *fn, void *user);
 
 /* SHA-256 of data[0..size) in lower-case hex. */
 NOEMA_API void noema_sha256(const void *data, size_t size, char hex[65]);

@@ -4,6 +4,7 @@
 
 #include "base/pool.h"
 #include "models/model.h"
+#include "noema/inspect.h"
 #include "noema/noema.h"
 
 struct noema_context {
@@ -40,6 +41,8 @@ struct noema_session {
     int64_t *offsets;
     size_t cap_offsets;
     struct nm_intake *intake; /* decode workers' memory */
+    noema_observe_fn *observe; /* noema_session_observe */
+    void *observe_user;
 };
 
 /* Where a name leads. Everything malloc'd; free with nm_located_free. */
@@ -59,6 +62,9 @@ noema_status nm_model_adopt(noema_model **out, noema_context *ctx, nm_model *m, 
 
 /* The model's tokenizer, opened at the first call; NULL with err when there is none. */
 const nm_tokenizer *nm_model_tokenizer(noema_model *model, noema_error *err);
+
+/* A public pipeline that does what `rule` says (inspect.c). */
+noema_status nm_preprocess_wrap(noema_preprocess **out, const nm_preprocess *rule, noema_error *err);
 
 nm_run *nm_session_run(noema_session *s); /* error cleared, arena reset */
 /* Ids of texts as the model takes them, valid until the session's next call. */

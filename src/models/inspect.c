@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "media/preprocess.h"
+#include "models/handle.h"
 #include "models/tok_config.h"
 
 noema_status noema_tokenizer_open_config(noema_tokenizer **t, const char *path, const char *config, noema_error *err)
@@ -36,7 +37,7 @@ struct noema_preprocess {
     char identity[512];
 };
 
-static noema_status finish_open(noema_preprocess **out, const nm_preprocess *rule, noema_error *err)
+noema_status nm_preprocess_wrap(noema_preprocess **out, const nm_preprocess *rule, noema_error *err)
 {
     noema_preprocess *p = calloc(1, sizeof *p);
     if (!p || !(p->scratch = nm_preprocess_scratch_new())) {
@@ -64,7 +65,7 @@ noema_status noema_preprocess_open(noema_preprocess **p, const char *what, int h
     }
     if (s == NOEMA_OK && !rule.size_h && rule.fit != NM_FIT_NONE && !rule.edge)
         s = nm_fail(err, NOEMA_E_ARGUMENT, "%s: needs a size", what);
-    return s == NOEMA_OK ? finish_open(p, &rule, err) : s;
+    return s == NOEMA_OK ? nm_preprocess_wrap(p, &rule, err) : s;
 }
 
 void noema_preprocess_free(noema_preprocess *p)

@@ -38,3 +38,21 @@ noema_status noema_checkpoint_sha256(const noema_checkpoint *c, char hex[65], no
 {
     return nm_weights_sha256(weights(c), NM_IDENTITY_FULL, hex, err);
 }
+
+noema_status noema_safetensors_write(const char *path, size_t n, const noema_f32_tensor *tensors, noema_error *err)
+{
+    nm_wview *v = nm_malloc_array(n + 1, sizeof *v);
+    if (!v)
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        int64_t stride = 1;
+        v[i] = (nm_wview){ .name = tensors[i].name, .dtype = NM_F32, .ndim = tensors[i].ndim, .data = tensors[i].data };
+        for (int d = tensors[i].ndim; d-- > 0; stride *= tensors[i].shape[d]) {
+            v[i].shape[d] = tensors[i].shape[d];
+            v[i].stride[d] = stride;
+        }
+    }
+    noema_status s = nm_safetensors_write(path, v, n, NULL, err);
+    free(v);
+    return s;
+}

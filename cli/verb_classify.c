@@ -1,0 +1,177 @@
+/* verb_classify.c - `noema classify`: zero-shot classes of pictures. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+#include "templates_openai.inc"
+
+static const cli_option options[] = {
+    { "labels", 'l', CLI_STRING, "\"a,b\"|FILE", "the classes: separated by commas, or a file with one per line" },
+    { "templates", 0, CLI_STRING, "none|openai|FILE", "none: the label alone; openai: its 80 for ImageNet; a file: one per line, {} is the label" },
+    { "top", 0, CLI_INT, "K", "print the K likeliest labels (default: all)" },
+    { "recursive", 'r', CLI_FLAG, NULL, "take the files in folders" },
+    { NULL, 0, CLI_FLAG, NULL, NULL }
+};
+
+/* Strings of the command line or of a file; `text` owns what is not. */
+typedef struct names { const char **item; size_t n; cli_lines lines; char *text; } names;
+
+static void names_free(names *l)
+{
+    free((void *)l->item);
+    cli_lines_free(&l->lines);
+    free(l->text);
+}
+
+static void names_add(names *l, size_t *cap, char *s)
+{
+    s += strspn(s, " \t");
+    for (size_t n = strlen(s); n && (s[n - 1] == ' ' || s[n - 1] == '\t');)
+        s[--n] = 0;
+    if (!*s)
+        return;
+    l->item = cli_grow((void *)l->item, cap, l->n + 1, sizeof *l->item);
+    l->item[l->n++] = s;
+}
+
+static bool names_file(names *l, const char *path, noema_error *err)
+{
+    size_t cap = 0;
+    if (!cli_lines_read(&l->lines, path, err))
+        return false;
+    cli_lines_trim(&l->lines);
+    for (size_t i = 0; i < l->lines.n; i++)
+        names_add(l, &cap, l->lines.line[i]);
+    return true;
+}
+
+static bool is_file(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+static bool read_labels(names *l, const char *arg, noema_error *err)
+{
+    size_t cap = 0;
+    if (is_file(arg))
+        return names_file(l, arg, err);
+    l->text = cli_dup(arg);
+    for (char *s = l->text, *comma; s; s = comma) {
+        if ((comma = strchr(s, ',')))
+            *comma++ = 0;
+        names_add(l, &cap, s);
+    }
+    return true;
+}
+
+static bool read_templates(names *l, const char *arg, noema_error *err)
+{
+    size_t cap = 0;
+    if (!strcmp(arg, "none"))
+        return true;
+    if (strcmp(arg, "openai"))
+        return names_file(l, arg, err);
+    for (size_t i = 0; i < sizeof templates_openai / sizeof *templates_openai; i++) {
+        l->item = cli_grow((void *)l->item, &cap, l->n + 1, sizeof *l->item);
+        l->item[l->n++] = templates_openai[i];
+    }
+    return true;
+}
+
+typedef struct scored { float prob; size_t label; } scored;
+
+static int by_prob(const void *a, const void *b)
+{
+    const scored *x = a, *y = b;
+    return x->prob != y->prob ? (x->prob < y->prob ? 1 : -1) : (x->label > y->label) - (x->label < y->label);
+}
+
+typedef struct job { const names *labels; const float *classes; size_t dim, top; float *probs; scored *order; cli_buf line; } job;
+
+static bool on_vector(void *user, const char *name, const float *v, noema_error *err)
+{
+    job *j = user;
+    size_t n = j->labels->n;
+    if (!v)
+        return true;
+    if (noema_classify(1, v, n, j->classes, j->dim, 100.0f, j->probs, err) != NOEMA_OK)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        j->order[i] = (scored){ j->probs[i], i };
+    qsort(j->order, n, sizeof *j->order, by_prob);
+    cli_puts(&j->line, "{\"input\":");
+    cli_put_json(&j->line, name);
+    cli_puts(&j->line, ",\"labels\":[");
+    for (size_t i = 0; i < j->top; i++) {
+        cli_puts(&j->line, i ? ",{\"label\":" : "{\"label\":");
+        cli_put_json(&j->line, j->labels->item[j->order[i].label]);
+        cli_puts(&j->line, ",\"prob\":");
+        cli_put_f32(&j->line, j->order[i].prob);
+        cli_puts(&j->line, "}");
+    }
+    cli_puts(&j->line, "]}");
+    cli_emit(&j->line);
+    return true;
+}
+
+static int classify(cli *c, noema_session *s, const noema_model_info *info, const names *labels, const names *templates)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    size_t n = labels->n, dim = (size_t)info->embed_dim, top = (size_t)cli_int(c, "top", (int64_t)n);
+    float *classes = cli_alloc(n * dim, sizeof *classes);
+    job j = { .labels = labels, .classes = classes, .dim = dim, .top = top && top < n ? top : n };
+    int code;
+    j.probs = cli_alloc(n, sizeof *j.probs);
+    j.order = cli_alloc(n, sizeof *j.order);
+    if (noema_class_vectors(s, n, labels->item, templates->n, templates->item, classes, &err) != NOEMA_OK ||
+        !cli_embed_images(c, s, info, NOEMA_NORMALIZE, c->inputs, c->n_inputs, 0, on_vector, &j, &err))
+        code = cli_fatal(c, &err);
+    else
+        code = cli_exit(c);
+    cli_buf_free(&j.line);
+    free(classes);
+    free(j.probs);
+    free(j.order);
+    return code;
+}
+
+static int run(cli *c)
+{
+    names labels = { 0 }, templates = { 0 };
+    noema_model *m = NULL;
+    noema_session *s = NULL;
+    noema_error err = NOEMA_ERROR_INIT;
+    const char *arg = cli_str(c, "labels", NULL);
+    int code;
+    if (!arg)
+        return cli_usage(c, "expected --labels \"a,b\" or a file");
+    if (!c->n_inputs)
+        return cli_usage(c, "expected pictures");
+    if (!read_labels(&labels, arg, &err) || !read_templates(&templates, cli_str(c, "templates", "none"), &err))
+        code = cli_fatal(c, &err);
+    else if (!labels.n)
+        code = cli_usage(c, "--labels: there is no label in '%s'", arg);
+    else if ((code = cli_open_model(c, &m, &s)) == CLI_OK) {
+        const noema_model_info *info = noema_model_get_info(m);
+        if (info->has_image && info->has_text)
+            code = classify(c, s, info, &labels, &templates);
+        else {
+            cli_warn(c, "%s: expected a model of pictures and texts, this one has no %s tower", info->name, info->has_image ? "text" : "image");
+            code = CLI_NOTHING_DONE;
+        }
+    }
+    noema_session_free(s);
+    noema_model_free(m);
+    names_free(&labels);
+    names_free(&templates);
+    return code;
+}
+
+const cli_verb cli_verb_classify = {
+    "classify", "zero-shot classes of pictures", "-m MODEL --labels \"a,b\"|FILE [--templates none|openai|FILE] [--top K] IMAGE...",
+    "Prints {\"input\",\"labels\":[{\"label\",\"prob\"}...]}, likeliest first. prob is the softmax of 100 * cosine with the class vectors:\n"
+    "template embeddings normalised, averaged, normalised again. IMAGE: files, folders with -r, - for a list on stdin, .npy tensors.",
+    "noema classify --labels \"a cat,a dog\" photo.jpg", options, CLI_WITH_MODEL, run
+};

@@ -1,0 +1,180 @@
+/* inspect_model.c - the public face of an opened model's insides (noema/inspect.h): report, observer, saving, published names. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "hub/hub.h"
+#include "models/handle.h"
+#include "models/registry.h"
+#include "noema/inspect.h"
+
+const noema_tokenizer *noema_model_tokenizer(noema_model *m, noema_error *err) { return nm_model_tokenizer(m, err); }
+
+noema_status noema_checkpoint_of_model(noema_checkpoint **c, const char *name, const noema_model_options *o, int verify, noema_error *err)
+{
+    nm_located l;
+    *c = NULL;
+    noema_status s = nm_locate(&l, name, o, err);
+    if (s != NOEMA_OK)
+        return s;
+    s = noema_checkpoint_open(c, l.path, verify, err);
+    nm_located_free(&l);
+    return s;
+}
+
+void noema_model_load_summary(const noema_model *m, noema_load_summary *s)
+{
+    const nm_load_report *r = &m->m->report;
+    *s = (noema_load_summary){ r->n_params, r->n_missing, r->n_unused, r->text.data ? r->text.data : "" };
+}
+
+/* ---- published names ---- */
+
+size_t noema_published_count(void)
+{
+    const nm_published *list;
+    return nm_published_models(&list);
+}
+
+void noema_published_at(size_t i, noema_published *p)
+{
+    static const char *const files[] = { "open_clip_model.safetensors|open_clip_pytorch_model.bin|model.safetensors|pytorch_model.bin" };
+    const nm_published *list;
+    nm_hub_options offline = { .offline = true };
+    noema_error e = NOEMA_ERROR_INIT;
+    char *path = NULL;
+    *p = (noema_published){ .source = "openai" };
+    if (i >= nm_published_models(&list))
+        return;
+    snprintf(p->name, sizeof p->name, "%s/%s", list[i].arch, list[i].tag);
+    if (list[i].openai[0])
+        nm_hub_openai(&path, list[i].openai, &offline, &e);
+    else {
+        p->source = list[i].hub;
+        if (list[i].hub[0])
+            nm_hub_resolve(&path, list[i].hub, 1, files, &offline, &e);
+    }
+    if (path)
+        snprintf(p->path, sizeof p->path, "%s", path);
+    free(path);
+}
+
+/* ---- new models and saving ---- */
+
+noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *arch, const char *config, uint64_t seed, noema_error *err)
+{
+    json_t *j = NULL;
+    nm_model *made = NULL;
+    *m = NULL;
+    if (config && !(j = nm_json_load(config, err)))
+        return err ? err->code : NOEMA_E_FORMAT;
+    noema_status s = nm_family_clip.create(&made, arch, j, seed, err);
+    json_decref(j);
+    if (s != NOEMA_OK)
+        return s;
+    s = nm_model_adopt(m, ctx, made, arch ? arch : config, NULL, err);
+    if (s != NOEMA_OK)
+        made->family->free(made);
+    return s;
+}
+
+static noema_status copy_file(const char *from_dir, const char *name, const char *to_dir, noema_error *err)
+{
+    char *from = nm_path_join(from_dir, name), *to = nm_path_join(to_dir, nm_path_base(name));
+    nm_map map;
+    noema_status s = from && to ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
+    if (s == NOEMA_OK && nm_file_exists(from) && (s = nm_map_file(&map, from, err)) == NOEMA_OK) {
+        s = nm_write_file_atomic(to, map.data, map.size, err);
+        nm_unmap(&map);
+    }
+    free(from);
+    free(to);
+    return s;
+}
+
+/* The tokenizer's file, or the files of its folder that a tokenizer can be made of. */
+static noema_status copy_tokenizer(const noema_model *m, const char *folder, noema_error *err)
+{
+    static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
+                                         "spiece.model", "sentencepiece.bpe.model", "tokenizer.model" };
+    noema_status s = NOEMA_OK;
+    if (!m->tokenizer_path)
+        return NOEMA_OK;
+    if (!nm_dir_exists(m->tokenizer_path))
+        return copy_file(".", m->tokenizer_path, folder, err);
+    for (size_t i = 0; s == NOEMA_OK && i < sizeof names / sizeof *names; i++)
+        s = copy_file(m->tokenizer_path, names[i], folder, err);
+    return s;
+}
+
+static noema_status save_config(const noema_model *m, const char *path, noema_error *err)
+{
+    json_t *j = m->m->family->config(m->m);
+    char *text = j ? json_dumps(j, JSON_INDENT(4) | JSON_REAL_PRECISION(9)) : NULL;
+    noema_status s = text ? nm_write_file_atomic(path, text, strlen(text), err) : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
+    free(text);
+    json_decref(j);
+    return s;
+}
+
+noema_status noema_model_save(noema_model *m, const char *folder, noema_dtype dtype, noema_error *err)
+{
+    static const char *const hf_files[] = { "config.json", "modules.json", "sentence_bert_config.json" };
+    const nm_family *f = m->m->family;
+    bool openclip = f->config != NULL; /* else the layout of transformers, its configuration copied */
+    nm_dtype stored = dtype == NOEMA_DTYPE_BF16 ? NM_BF16 : dtype == NOEMA_DTYPE_F16 ? NM_F16 : NM_F32;
+    noema_status s = dtype == NOEMA_DTYPE_INT8 ? nm_fail(err, NOEMA_E_UNSUPPORTED, "checkpoints are written as f32, bf16 or f16") : nm_mkdirs(folder, err);
+    char *weights = nm_path_join(folder, openclip ? "open_clip_model.safetensors" : "model.safetensors");
+    char *config = nm_path_join(folder, "open_clip_config.json");
+    if (s == NOEMA_OK && (!weights || !config))
+        s = nm_fail(err, NOEMA_E_MEMORY, "out of memory");
+    if (s == NOEMA_OK)
+        s = nm_params_save(f->declare, m->m, f->save_scheme, weights, stored, err);
+    if (s == NOEMA_OK && openclip)
+        s = save_config(m, config, err);
+    for (size_t i = 0; s == NOEMA_OK && !openclip && m->dir && i < sizeof hf_files / sizeof *hf_files; i++)
+        s = copy_file(m->dir, hf_files[i], folder, err);
+    if (s == NOEMA_OK)
+        s = copy_tokenizer(m, folder, err);
+    free(weights);
+    free(config);
+    return s;
+}
+
+/* ---- activations ---- */
+
+/* Contiguous f32 of any tensor of a forward. */
+static void observe(void *user, const char *name, const nm_tensor *t)
+{
+    const noema_session *s = user;
+    float *copy = NULL;
+    const float *data = t->data;
+    if (t->dtype != NM_F32 || !nm_is_contiguous(t)) {
+        nm_wview v = { .name = name, .dtype = t->dtype, .ndim = t->ndim, .data = t->data };
+        memcpy(v.shape, t->shape, sizeof v.shape);
+        memcpy(v.stride, t->stride, sizeof v.stride);
+        if (!(copy = nm_malloc_array((size_t)nm_numel(t) + 1, sizeof *copy)))
+            return;
+        nm_wview_copy_f32(&v, copy);
+        data = copy;
+    }
+    s->observe(s->observe_user, name, t->ndim, t->shape, data);
+    free(copy);
+}
+
+void noema_session_observe(noema_session *s, noema_observe_fn *fn, void *user)
+{
+    s->observe = fn;
+    s->observe_user = user;
+    s->run.observe = fn ? observe : NULL;
+    s->run.observe_user = s;
+}
+
+noema_status noema_preprocess_of_model(noema_preprocess **p, noema_model *m, noema_error *err)
+{
+    *p = NULL;
+    if (!m->m->has_image)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: has no image tower", m->name);
+    return nm_preprocess_wrap(p, &m->m->preprocess, err);
+}
