@@ -12,6 +12,14 @@
     V(embed) \
     V(classify) \
     V(match) \
+    V(index) \
+    V(search) \
+    V(similar) \
+    V(collections_list) \
+    V(collections_info) \
+    V(collections_check) \
+    V(collections_compact) \
+    V(collections_export) \
     V(inspect_tokens) \
     V(inspect_pixels) \
     V(inspect_weights) \
