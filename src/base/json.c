@@ -11,10 +11,44 @@
 
 #define JSON_LIMIT ((size_t)256 << 20)
 
+/* Integers beyond 64 bits (every Hugging Face tokenizer_config.json says model_max_length 1000000000000000019884624838656)
+ * get ".0" behind them, so that jansson reads them as reals. NULL: out of memory. */
+static char *widen_integers(const char *text, size_t size, size_t *n)
+{
+    nm_buf b = { 0 };
+    bool in_string = false, real = false; /* real: behind a '.' or 'e' of this number */
+    size_t digits = 0;
+    for (size_t i = 0; i < size; i++) {
+        char c = text[i];
+        if (!in_string && c >= '0' && c <= '9') {
+            digits++;
+        } else {
+            bool point = !in_string && digits && (c == '.' || c == 'e' || c == 'E');
+            if (digits >= 19 && !real && !point)
+                nm_buf_puts(&b, ".0");
+            real = point || (real && (c == '+' || c == '-'));
+            digits = point ? digits : 0;
+        }
+        if (c == '"')
+            in_string = !in_string;
+        nm_buf_putc(&b, c);
+        if (in_string && c == '\\' && i + 1 < size)
+            nm_buf_putc(&b, text[++i]);
+    }
+    *n = b.len;
+    return nm_buf_take(&b);
+}
+
 json_t *nm_json_parse(const char *text, size_t size, const char *what, noema_error *err)
 {
     json_error_t e;
     json_t *j = json_loadb(text, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+    if (!j && json_error_code(&e) == json_error_numeric_overflow) {
+        size_t n;
+        char *wide = widen_integers(text, size, &n);
+        j = wide ? json_loadb(wide, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e) : NULL;
+        free(wide);
+    }
     if (!j)
         nm_fail(err, NOEMA_E_FORMAT, "%s: expected JSON, line %d: %s", what, e.line, e.text);
     return j;

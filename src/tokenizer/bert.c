@@ -75,6 +75,7 @@ noema_status nm_tok_bert_open(nm_tokenizer *t, const char *what, const char *dat
     if (st)
         return st;
     t->pipe->flip = flip;
+    t->pipe->clean_text = true; /* as the authors' BertTokenizer (slow) decodes */
     if (flip) {
         t->pipe->max_in_bytes = true;
         t->context_length = 32;

@@ -205,7 +205,7 @@ static int char_class(uint32_t c)
             return 1;
         return c - '0' < 10u ? 2 : c == ' ' || (c >= 9 && c <= 13) ? 3 : 0;
     }
-    if (nm_is_white(c))
+    if (nm_is_white(c) || c == 0x345) /* folds to iota: under IGNORECASE no class of the pattern has it */
         return 3;
     uint32_t m = nm_cat(c);
     return m & NM_CAT_L ? 1 : m & NM_CAT_N ? 2 : 0;

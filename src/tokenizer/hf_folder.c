@@ -516,6 +516,8 @@ static void set_roles(folder *f, nm_tokenizer *t)
         t->context_length = (int)max;
     else if (f->rules == R_SIGLIP && !t->context_length)
         t->context_length = 64;
+    if (t->pipe && t->pipe->model != NM_M_BPE)
+        t->pipe->clean_text = nm_json_bool(f->config, "clean_up_tokenization_spaces", false);
     t->pad_left = strcmp(nm_json_str(f->config, "padding_side", "right"), "left") == 0;
     if (t->pipe && strcmp(nm_json_str(f->config, "truncation_side", "right"), "left") == 0)
         t->pipe->cut_left = true;

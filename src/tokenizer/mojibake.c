@@ -34,7 +34,7 @@ _Static_assert(K_FREE + 7 < 64, "sets fit a word");
 /* One row per alternative of the badness rule: the sets that consecutive characters must belong to; 0 ends a row. */
 static const uint64_t rules[][6] = {
     { K_C1 },
-    { ACCENTED | SIGNS, K_BAD },
+    { ACCENTED | SIGNS | K_BAD, K_BAD },
     { K_ALPHA, K_LOWCOM | K_UPCOM, K_BAD },
     { K_BAD, ACCENTED | SIGNS },
     { K_LOWER | K_LOWCOM | K_BOX | K_END | K_CURRENCY | K_NUMERIC, K_UPPER },

@@ -74,6 +74,7 @@ struct nm_tok_pipe {
     int32_t before[16], after[16];
     int n_before, n_after;
     bool cut_left;
+    bool clean_text;               /* transformers' clean_up_tokenization_spaces on the whole text */
     bool clip_decode;              /* transformers' CLIPTokenizer: "</w>" becomes a space after decoding */
 };
 

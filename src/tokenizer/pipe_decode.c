@@ -28,17 +28,13 @@ static const char *item(const list *l, size_t k, size_t *n)
     return l->text.data + a;
 }
 
-static void replace(nm_buf *b, const char *s, size_t n, const char *from, const char *to, bool once)
+static void replace(nm_buf *b, const char *s, size_t n, const char *from, const char *to)
 {
     size_t m = strlen(from);
     for (size_t i = 0; i < n;) {
         if (m && n - i >= m && memcmp(s + i, from, m) == 0) {
             nm_buf_puts(b, to);
             i += m;
-            if (once) {
-                nm_buf_append(b, s + i, n - i);
-                return;
-            }
         } else {
             nm_buf_putc(b, s[i++]);
         }
@@ -69,11 +65,25 @@ static void d_bytes(const list *in, list *out)
     close_item(out);
 }
 
-static void d_wordpiece(const nm_step *st, const list *in, list *out)
+/* English spacing: the Rust decoder does it per token and also says "don't", transformers once on the whole text. */
+static void clean_up(nm_buf *a, nm_buf *b, bool per_token)
 {
     static const char *const clean[][2] = { { " .", "." }, { " ?", "?" }, { " !", "!" }, { " ,", "," }, { " ' ", "'" },
                                             { " n't", "n't" }, { " 'm", "'m" }, { " do not", " don't" }, { " 's", "'s" },
                                             { " 've", "'ve" }, { " 're", "'re" } };
+    for (size_t q = 0; q < sizeof clean / sizeof *clean; q++) {
+        if (q == 7 && !per_token)
+            continue;
+        b->len = 0;
+        nm_buf_reserve(b, 1);
+        replace(b, a->data, a->len, clean[q][0], clean[q][1]);
+        nm_buf t = *a;
+        *a = *b, *b = t;
+    }
+}
+
+static void d_wordpiece(const nm_step *st, const list *in, list *out)
+{
     size_t np = strlen(st->text);
     nm_buf a = { 0 }, b = { 0 };
     for (size_t k = 0; k < in->n; k++) {
@@ -87,13 +97,8 @@ static void d_wordpiece(const nm_step *st, const list *in, list *out)
                 nm_buf_putc(&a, ' ');
             nm_buf_append(&a, s, n);
         }
-        for (size_t q = 0; st->cleanup && q < sizeof clean / sizeof *clean; q++) {
-            b.len = 0;
-            nm_buf_reserve(&b, 1);
-            replace(&b, a.data, a.len, clean[q][0], clean[q][1], false);
-            nm_buf t = a;
-            a = b, b = t;
-        }
+        if (st->cleanup)
+            clean_up(&a, &b, true);
         nm_buf_append(&out->text, a.data, a.len);
         close_item(out);
     }
@@ -199,11 +204,11 @@ static void decode_step(const nm_step *st, const list *in, list *out)
         size_t n;
         const char *s = item(in, k, &n);
         if (st->type == NM_D_BPE)
-            replace(&out->text, s, n, st->text, k + 1 == in->n ? "" : " ", false);
+            replace(&out->text, s, n, st->text, k + 1 == in->n ? "" : " ");
         else if (st->type == NM_D_STRIP)
             d_strip(st, s, n, &out->text);
         else
-            replace(&out->text, s, n, st->text, st->text2, false);
+            replace(&out->text, s, n, st->text, st->text2);
         close_item(out);
     }
 }
@@ -221,7 +226,7 @@ static void clip_spaces(nm_buf *b)
 {
     nm_buf o = { 0 };
     nm_buf_reserve(&o, b->len + 1);
-    replace(&o, b->data ? b->data : "", b->len, "</w>", " ", false);
+    replace(&o, b->data ? b->data : "", b->len, "</w>", " ");
     size_t i = 0, j = o.len;
     while (i < j && (o.data[i] == ' ' || (o.data[i] >= 9 && o.data[i] <= 13)))
         i++;
@@ -262,6 +267,8 @@ noema_status nm_tok_pipe_decode(const nm_tokenizer *t, nm_tok_scratch *s, const 
         nm_buf_append(&s->text, a.text.data ? a.text.data : "", a.text.len);
         if (p->clip_decode)
             clip_spaces(&s->text);
+        if (p->clean_text && nm_buf_reserve(&s->text, 1))
+            clean_up(&s->text, &b.text, false);
         if (a.failed || b.failed || a.text.failed || b.text.failed || s->text.failed)
             st = nm_fail(err, NOEMA_E_MEMORY, "decoding %zu ids: out of memory", n);
     }

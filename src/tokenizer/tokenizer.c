@@ -56,7 +56,7 @@ bool nm_tok_ids_reserve(nm_tok_scratch *s, size_t extra)
     size_t need, cap = s->cap_ids ? s->cap_ids : 256;
     if (!nm_add_size(s->n_ids, extra, &need))
         return false;
-    if (need <= s->cap_ids)
+    if (need <= s->cap_ids && s->ids)
         return true;
     while (cap < need)
         cap *= 2;
