@@ -58,7 +58,10 @@ static void resized_size(const nm_preprocess *p, int w, int h, int64_t *rw, int6
     *rw = w, *rh = h;
     switch (p->fit) {
     case NM_FIT_NONE: break;
-    case NM_FIT_SQUASH: *rw = p->size_w, *rh = p->size_h; break;
+    case NM_FIT_SQUASH:
+        *rw = p->squash_w ? p->squash_w : p->size_w;
+        *rh = p->squash_h ? p->squash_h : p->size_h;
+        break;
     case NM_FIT_SHORTEST: {
         int64_t edge = p->edge ? p->edge : p->size_h;
         if (p->edge || p->size_h == p->size_w) { /* torchvision: the long side is truncated */
@@ -318,6 +321,8 @@ int nm_preprocess_identity(const nm_preprocess *p, char text[512])
     static const char *const scale[] = { "torch", "hf", "hf-fused" };
     int n = snprintf(text, 512, "resize=%s:%dx%d:%d:%s;order=%s;crop=%s;fill=%d;scale=%s", fit[p->fit], p->size_h, p->size_w,
                      p->edge, nm_filter_name(p->filter), order[p->order], crop[p->crop], p->fill, scale[p->scale]);
+    if (p->squash_h)
+        n += snprintf(text + n, 512 - (size_t)n, ";squash=%dx%d", p->squash_h, p->squash_w);
     if (p->scale != NM_SCALE_TORCH)
         n += snprintf(text + n, 512 - (size_t)n, ":%.17g", p->rescale);
     if (p->normalise)

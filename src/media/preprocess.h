@@ -37,6 +37,7 @@ typedef enum nm_scale_rule {
 typedef struct nm_preprocess {
     nm_fit fit;
     int size_h, size_w;   /* of the result; 0, 0: that of the resized picture */
+    int squash_h, squash_w; /* squash: the resized size when a smaller centre is cut out of it; 0, 0: size */
     int edge;             /* shortest: the edge's new length; 0 = cover size_h x size_w (open_clip) */
     nm_filter filter;
     nm_colour_order order;

@@ -89,18 +89,18 @@ static const struct hf_class {
     nm_fit fit;
     int size;
     nm_filter filter;
-    int constants; /* 0 OpenAI, 1 one half, 2 ImageNet */
-    bool crop, rgb;
+    bool half; /* mean and deviation one half, not OpenAI's */
+    bool crop;
 } classes[] = {
-    { "CLIP", NM_FIT_SHORTEST, 224, NM_BICUBIC, 0, true, true },
-    { "ChineseCLIP", NM_FIT_SHORTEST, 224, NM_BICUBIC, 0, true, true },
-    { "Siglip", NM_FIT_SQUASH, 224, NM_BICUBIC, 1, false, true },
-    { "Blip", NM_FIT_SQUASH, 384, NM_BICUBIC, 0, false, true },
-    { "ViT", NM_FIT_SQUASH, 224, NM_BILINEAR, 1, false, false },
-    { "DeiT", NM_FIT_SQUASH, 256, NM_BICUBIC, 1, true, false },
-    { "Bit", NM_FIT_SHORTEST, 224, NM_BICUBIC, 0, true, true },
-    { "ConvNext", NM_FIT_SHORTEST, 384, NM_BILINEAR, 1, false, false },
-    { "VideoMAE", NM_FIT_SHORTEST, 224, NM_BILINEAR, 2, true, false },
+    { "CLIP", NM_FIT_SHORTEST, 224, NM_BICUBIC, false, true },
+    { "ChineseCLIP", NM_FIT_SHORTEST, 224, NM_BICUBIC, false, true },
+    { "Siglip", NM_FIT_SQUASH, 224, NM_BICUBIC, true, false },
+    { "Blip", NM_FIT_SQUASH, 384, NM_BICUBIC, false, false },
+    { "ViT", NM_FIT_SQUASH, 224, NM_BILINEAR, true, false },
+    { "DeiT", NM_FIT_SQUASH, 256, NM_BICUBIC, true, true },
+    { "Bit", NM_FIT_SHORTEST, 224, NM_BICUBIC, false, true },
+    { "ConvNext", NM_FIT_SHORTEST, 384, NM_BICUBIC, true, false },
+    { "VideoMAE", NM_FIT_SHORTEST, 224, NM_BILINEAR, true, true },
 };
 
 static const struct hf_class *find_class(const json_t *c)
@@ -152,8 +152,8 @@ static noema_status hf_size(nm_preprocess *p, const json_t *c, const struct hf_c
         return bad(err, name, "crop_size", "a number, or height and width, 1 to 16384");
     if (cedge)
         ch = cw = cedge;
-    if (p->fit == NM_FIT_SQUASH && (ch != h || cw != w)) /* squash, then cut: as a resize of each axis on its own */
-        return bad(err, name, "crop_size", "the same as size when size has height and width");
+    if (p->fit == NM_FIT_SQUASH && (ch != h || cw != w))
+        p->squash_h = h, p->squash_w = w;
     p->size_h = ch;
     p->size_w = cw;
     return NOEMA_OK;
@@ -166,8 +166,7 @@ static noema_status hugging_face(nm_preprocess *p, const json_t *c, const char *
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: image_processor_type: expected CLIP, Siglip, Blip, ViT, DeiT, Bit, ConvNext "
                        "or VideoMAE, got %s", name, nm_json_str(c, "image_processor_type", nm_json_str(c, "feature_extractor_type", "?")));
     static const float half[3] = { 0.5f, 0.5f, 0.5f };
-    const float *mean = k->constants == 0 ? nm_mean_openai : k->constants == 1 ? half : nm_mean_imagenet;
-    const float *std = k->constants == 0 ? nm_std_openai : k->constants == 1 ? half : nm_std_imagenet;
+    const float *mean = k->half ? half : nm_mean_openai, *std = k->half ? half : nm_std_openai;
     memset(p, 0, sizeof *p);
     memcpy(p->mean, mean, sizeof p->mean);
     memcpy(p->std, std, sizeof p->std);

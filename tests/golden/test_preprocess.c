@@ -268,12 +268,98 @@ static void test_pipelines(void **state)
     }
 }
 
+/* Configuration files of both dialects, off the beaten track: other sizes, crops, filters, constants, classes. */
+static void test_configs(void **state)
+{
+    (void)state;
+    noema_error err = NOEMA_ERROR_INIT;
+    char *text = NULL;
+    size_t size = 0;
+    int n = 0, bad = 0;
+    assert_int_equal(nm_read_file(&text, &size, LOCAL "/configs.jsonl", 16 << 20, &err), NOEMA_OK);
+    nm_preprocess_scratch *s = nm_preprocess_scratch_new();
+    for (char *line = text, *end; *line; line = end, n++) {
+        end = strchr(line, '\n');
+        end = end ? end + 1 : line + strlen(line);
+        json_t *c = nm_json_parse(line, (size_t)(end - line), "configs.jsonl", &err);
+        nm_preprocess p;
+        const nm_image *im;
+        int h = 0, w = 0;
+        char path[512], hex[65], label[640], *config = json_dumps(nm_json_get(c, "config"), JSON_COMPACT);
+        snprintf(path, sizeof path, LOCAL "/images/%s", nm_json_str(c, "image", "?"));
+        snprintf(label, sizeof label, "%s %s", nm_json_str(c, "image", "?"), config);
+        assert_int_equal(nm_preprocess_from_json(&p, nm_json_get(c, "config"), "config", &err), NOEMA_OK);
+        assert_int_equal(nm_preprocess_load(&p, s, path, NULL, &im, &err), NOEMA_OK);
+        assert_int_equal(nm_preprocess_size(&p, im->width, im->height, &h, &w, &err), NOEMA_OK);
+        assert_int_equal(h, json_integer_value(json_array_get(nm_json_get(c, "shape"), 1)));
+        assert_int_equal(w, json_integer_value(json_array_get(nm_json_get(c, "shape"), 2)));
+        size_t count = (size_t)h * (size_t)w * 3;
+        float *f32 = malloc(count * 4);
+        assert_int_equal(nm_preprocess_run(&p, s, im, f32, &err), NOEMA_OK);
+        nm_sha256_hex(f32, count * 4, hex);
+        hex[16] = 0;
+        bad += check_digest(c, "f32", hex, label);
+        free(f32);
+        free(config);
+        json_decref(c);
+    }
+    print_message("%d cases of other configurations\n", n);
+    assert_true(n > 150);
+    assert_int_equal(bad, 0);
+    nm_preprocess_scratch_free(s);
+    free(text);
+}
+
+/* Where the reference fails (a side rounds to 0) we clamp it to one pixel; identities tell pipelines apart; bad files say why. */
+static void test_edges(void **state)
+{
+    (void)state;
+    noema_error err = NOEMA_ERROR_INIT;
+    nm_preprocess p, q;
+    nm_preprocess_scratch *s = nm_preprocess_scratch_new();
+    const nm_image *im;
+    static float out[3 * 32 * 32];
+    assert_true(pipeline(&p, "openclip_longest_bicubic", 32, 32));
+    assert_int_equal(nm_preprocess_load(&p, s, LOCAL "/images/syn_1x400.png", NULL, &im, &err), NOEMA_OK);
+    assert_int_equal(nm_preprocess_run(&p, s, im, out, &err), NOEMA_OK);
+    char a[512], b[512];
+    assert_int_equal(nm_preprocess_named(&q, "hf5_clip", 32, 32, &err), NOEMA_OK);
+    assert_true(nm_preprocess_identity(&p, a) > 0 && nm_preprocess_identity(&q, b) > 0);
+    assert_string_not_equal(a, b);
+    assert_int_equal(nm_preprocess_named(&q, "openai", 0, 0, &err), NOEMA_OK);
+    assert_int_equal(q.size_h, 224);
+    assert_int_equal(nm_preprocess_named(&q, "clip", 32, 32, &err), NOEMA_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "hf5_siglip"));
+    static const struct { const char *json, *says; } broken[] = {
+        { "{\"preprocess_cfg\":{\"size\":0}}", "size" },
+        { "{\"preprocess_cfg\":{\"size\":[1,99999]}}", "16384" },
+        { "{\"preprocess_cfg\":{\"resize_mode\":\"stretch\"}}", "squash" },
+        { "{\"preprocess_cfg\":{\"interpolation\":\"cubic\"}}", "bicubic" },
+        { "{\"preprocess_cfg\":{\"mean\":[0.5,\"x\",0.5]}}", "mean" },
+        { "{\"hidden_size\":768}", "preprocessor_config.json" },
+        { "{\"image_processor_type\":\"MllamaImageProcessor\"}", "Mllama" },
+        { "{\"image_processor_type\":\"CLIPImageProcessor\",\"resample\":9}", "resample" },
+        { "[]", "object" },
+    };
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        nm_err_clear(&err);
+        json_t *j = nm_json_parse(broken[i].json, strlen(broken[i].json), "bad.json", &err);
+        assert_int_not_equal(nm_preprocess_from_json(&q, j, "bad.json", &err), NOEMA_OK);
+        assert_non_null(strstr(err.message, "bad.json"));
+        assert_non_null(strstr(err.message, broken[i].says));
+        json_decref(j);
+    }
+    nm_preprocess_scratch_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode),
         cmocka_unit_test(test_more),
         cmocka_unit_test(test_pipelines),
+        cmocka_unit_test(test_configs),
+        cmocka_unit_test(test_edges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
