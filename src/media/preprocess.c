@@ -10,7 +10,7 @@
 
 struct nm_preprocess_scratch {
     nm_resize_plan plan;
-    nm_image decoded, source; /* source: the picture in the mode that is resized, when it is not the decoded one */
+    nm_image decoded, padded, source; /* source: the picture in the mode that is resized, when it is not the decoded one */
     unsigned char *rows;      /* the resized picture */
     unsigned char *rgb;       /* u8 result under an f32 one */
     size_t rows_cap, rgb_cap;
@@ -30,6 +30,7 @@ void nm_preprocess_scratch_free(nm_preprocess_scratch *s)
     nm_resize_plan_free(&s->plan);
     nm_image_free(&s->decoded);
     nm_image_free(&s->source);
+    nm_image_free(&s->padded);
     nm_free(s->rows);
     nm_free(s->rgb);
     nm_free(s);
@@ -58,6 +59,7 @@ static void resized_size(const nm_preprocess *p, int w, int h, int64_t *rw, int6
     *rw = w, *rh = h;
     switch (p->fit) {
     case NM_FIT_NONE: break;
+    case NM_FIT_PAD: /* w and h are those of the square */
     case NM_FIT_SQUASH:
         *rw = p->squash_w ? p->squash_w : p->size_w;
         *rh = p->squash_h ? p->squash_h : p->size_h;
@@ -85,6 +87,8 @@ static void resized_size(const nm_preprocess *p, int w, int h, int64_t *rw, int6
 
 static noema_status geometry(const nm_preprocess *p, int w, int h, span s[2], noema_error *err)
 {
+    if (p->fit == NM_FIT_PAD)
+        w = h = w > h ? w : h;
     resized_size(p, w, h, &s[0].resized, &s[1].resized);
     if (s[0].resized < 1 || s[1].resized < 1 || s[0].resized > 1 << 28 || s[1].resized > 1 << 28)
         return nm_fail(err, NOEMA_E_LIMIT, "preprocessing: cannot resize %d x %d to %lld x %lld", w, h, (long long)s[0].resized,
@@ -100,6 +104,21 @@ noema_status nm_preprocess_size(const nm_preprocess *p, int width, int height, i
     noema_status st = geometry(p, width, height, s, err);
     if (st == NOEMA_OK)
         *out_w = s[0].out, *out_h = s[1].out;
+    return st;
+}
+
+noema_status nm_preprocess_place(const nm_preprocess *p, int width, int height, nm_placement *g, noema_error *err)
+{
+    span s[2] = { { 0 } };
+    int in[2] = { width, height };
+    noema_status st = geometry(p, width, height, s, err);
+    if (p->fit == NM_FIT_PAD)
+        in[0] = in[1] = width > height ? width : height;
+    for (int d = 0; d < 2; d++) {
+        g->span[d] = (nm_resize_span){ in[d], s[d].resized, s[d].from, s[d].from + s[d].n };
+        g->at[d] = s[d].at;
+        g->out[d] = s[d].out;
+    }
     return st;
 }
 
@@ -208,11 +227,35 @@ static void place(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_ima
     }
 }
 
+/* The picture in the middle of a black square, as RGB; then a squash. */
+static noema_status run_padded(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, unsigned char *out, noema_error *err)
+{
+    int side = im->width > im->height ? im->width : im->height, x = (side - im->width) / 2, y = (side - im->height) / 2;
+    nm_preprocess squash = *p;
+    squash.fit = NM_FIT_SQUASH;
+    if ((uint64_t)side * (uint64_t)side > NM_IMAGE_MAX_PIXELS)
+        return nm_fail(err, NOEMA_E_LIMIT, "preprocessing: a square of %d x %d pixels is too large to pad to", side, side);
+    noema_status st = nm_image_reset(&s->padded, NM_MODE_RGB, side, side, err);
+    if (st != NOEMA_OK)
+        return st;
+    memset(s->padded.data, 0, s->padded.stride * (size_t)side);
+    for (int r = 0; r < im->height; r++) {
+        unsigned char *d = s->padded.data + (size_t)(y + r) * s->padded.stride + 3 * (size_t)x;
+        if (p->order == NM_RGB_ON_WHITE)
+            nm_row_on_white(d, im, r, 0, im->width);
+        else
+            nm_row_to_rgb(d, im, r, 0, im->width);
+    }
+    return nm_preprocess_run_u8(&squash, s, &s->padded, out, err);
+}
+
 noema_status nm_preprocess_run_u8(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, unsigned char *out,
                                   noema_error *err)
 {
     span sp[2] = { { 0 } };
     const nm_image *src;
+    if (p->fit == NM_FIT_PAD)
+        return run_padded(p, s, im, out, err);
     noema_status st = geometry(p, im->width, im->height, sp, err);
     if (st != NOEMA_OK)
         return st;
@@ -286,7 +329,7 @@ static void window(void *arg, nm_mode mode, int width, int height, nm_rect *need
     window_arg *a = arg;
     noema_error ignored = NOEMA_ERROR_INIT;
     span sp[2] = { { 0 } };
-    if (geometry(a->p, width, height, sp, &ignored) == NOEMA_OK &&
+    if (a->p->fit != NM_FIT_PAD && geometry(a->p, width, height, sp, &ignored) == NOEMA_OK &&
         set_plan(a->p, a->plan, sp, working_mode(a->p, mode, false), width, height, &ignored) == NOEMA_OK)
         *need = a->plan->need;
 }
@@ -315,7 +358,7 @@ noema_status nm_preprocess_load_bytes(const nm_preprocess *p, nm_preprocess_scra
 
 int nm_preprocess_identity(const nm_preprocess *p, char text[512])
 {
-    static const char *const fit[] = { "none", "shortest", "longest", "squash" };
+    static const char *const fit[] = { "none", "shortest", "longest", "squash", "pad" };
     static const char *const order[] = { "own-mode", "rgb-first", "rgb-on-white" };
     static const char *const crop[] = { "half-even", "floor" };
     static const char *const scale[] = { "torch", "hf", "hf-fused" };

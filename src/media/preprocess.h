@@ -14,7 +14,8 @@ typedef enum nm_fit {
     NM_FIT_NONE,     /* no resize; cropped if size is set */
     NM_FIT_SHORTEST, /* shortest edge to `edge` (or so that size is covered), then centre crop */
     NM_FIT_LONGEST,  /* inside size, padded to it */
-    NM_FIT_SQUASH    /* straight to size */
+    NM_FIT_SQUASH,   /* straight to size */
+    NM_FIT_PAD       /* padded with black to a square, floor(d / 2) before, then squashed: Alpha-CLIP's training */
 } nm_fit;
 
 typedef enum nm_colour_order {
@@ -70,6 +71,10 @@ typedef struct nm_preprocess_scratch nm_preprocess_scratch;
 nm_preprocess_scratch *nm_preprocess_scratch_new(void);
 void nm_preprocess_scratch_free(nm_preprocess_scratch *s);
 
+/* The geometry of one picture: what is resized, which part of that is kept (span), and where it goes in the result. */
+typedef struct nm_placement { nm_resize_span span[2]; int at[2], out[2]; } nm_placement; /* x, y */
+noema_status nm_preprocess_place(const nm_preprocess *p, int width, int height, nm_placement *g, noema_error *err);
+
 /* Size of the result for a picture of that size. */
 noema_status nm_preprocess_size(const nm_preprocess *p, int width, int height, int *out_h, int *out_w, noema_error *err);
 
@@ -85,6 +90,17 @@ noema_status nm_preprocess_load(const nm_preprocess *p, nm_preprocess_scratch *s
                                 const nm_image **im, noema_error *err);
 noema_status nm_preprocess_load_bytes(const nm_preprocess *p, nm_preprocess_scratch *s, const void *bytes, size_t n,
                                       const char *name, const nm_image_options *o, const nm_image **im, noema_error *err);
+
+/* A mask f32 [h, w] through the geometry of a pipeline: out f32 [H, W] as for a picture of that size, bilinear with antialias
+ * in f32 whatever the pipeline's filter is, edges fractional; 0 where the picture is padded. */
+noema_status nm_preprocess_mask(const nm_preprocess *p, nm_preprocess_scratch *s, const float *mask, int w, int h, float *out,
+                                noema_error *err);
+
+/* Masks f32 [height, width] of 0 and 1: pixels whose channel 0 (of the RGB conversion) or alpha is 255; a filled box, pixels
+ * x0 <= x < x1, clipped. */
+void nm_mask_from_image(float *mask, const nm_image *im);
+void nm_mask_from_alpha(float *mask, const nm_image *im);
+void nm_mask_from_box(float *mask, int width, int height, int x0, int y0, int x1, int y1);
 
 /* Normalised value of every byte, [3, 256]. */
 void nm_preprocess_lut(const nm_preprocess *p, float lut[3][256]);
