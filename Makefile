@@ -11,10 +11,13 @@ build: packages
 	cmake -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release $(CMAKE_ARGS)
 	cmake --build $(BUILD) -j $(JOBS)
 
+demo: build
+	scripts/demo $(BUILD)
+
 check: build
 	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all packages build check clean
+.PHONY: all packages build demo check clean
