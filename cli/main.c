@@ -29,6 +29,8 @@
     V(models_pull) \
     V(models_convert) \
     V(models_new) \
+    V(train) \
+    V(data_emoji) \
     V(completions)
 
 #define DECLARE(name) extern const cli_verb cli_verb_##name;
