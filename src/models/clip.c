@@ -1,6 +1,7 @@
 /* clip.c - the CLIP family (arXiv 2103.00020, 2212.07143, 2303.15343): declares, loads, encodes. Configuration: clip_config.c;
  * towers: vit.c, resnet.c, text.c, bert.c; caption decoder: coca.c. docs/models/clip.md is the page for readers. */
 #include "models/clip.h"
+#include "models/registry.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -170,9 +171,11 @@ static noema_status clip_create(nm_model **out, const char *arch, const json_t *
     nm_clip *m = calloc(1, sizeof *m);
     if (!m)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory");
-    nm_source s = { .name = arch ? arch : "new model", .dir = ".", .config = config };
-    noema_status st = openclip_json(config) ? nm_clip_config_openclip(m, &s, err)
-                                            : nm_fail(err, NOEMA_E_ARGUMENT, "%s: expected an architecture or an open_clip configuration", s.name);
+    json_t *known = config ? NULL : nm_published_config(arch ? arch : "", NULL, err);
+    nm_source s = { .name = arch ? arch : "new model", .dir = ".", .config = config ? config : known };
+    noema_status st = openclip_json(s.config) ? nm_clip_config_openclip(m, &s, err)
+                                              : nm_fail(err, NOEMA_E_ARGUMENT, "%s: expected an architecture or an open_clip configuration", s.name);
+    json_decref(known);
     bool declared = false;
     if (st == NOEMA_OK && !(declared = alloc_towers(m)))
         st = nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", s.name);

@@ -77,6 +77,8 @@ static noema_status check_image(const nm_clip_cfg *c, const char *name, noema_er
         return bad(err, name, "image size", v->image_height);
     if (v->pool_queries > 0 && (v->pool_queries > 1 << 16 || v->pool_heads < 1 || v->embed_dim % v->pool_heads))
         return bad(err, name, "attentional pool heads", v->pool_heads);
+    if (v->pool_queries > 0 && v->pool_kind != NM_VIT_SINGLE && v->width != v->embed_dim) /* one ln_post serves both widths */
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: a contrastive attentional pool needs width %d equal to embed_dim %d", name, v->width, v->embed_dim);
     if (v->pool == NM_VIT_POOL_NONE && v->pool_queries == 0)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: vision pool_type \"none\" gives no vector per picture", name);
     if (v->pool == NM_VIT_POOL_MAP && (v->map_mlp < 1 || v->map_mlp > 1 << 18))
@@ -228,7 +230,7 @@ noema_status nm_clip_config_openai(nm_clip *m, const nm_source *s, noema_error *
     if (!openai && (!s->options || s->options->activation == 0))
         return nm_fail(err, NOEMA_E_ARGUMENT,
                        "%s: the file does not say which activation it was trained with, and the wrong one changes every vector: give its configuration "
-                       "(--config FILE), or --activation quick_gelu (OpenAI, MetaCLIP, DFN, early LAION-400M B/32) or --activation gelu (other open_clip models)",
+                       "(--config FILE), or --activation quickgelu (OpenAI, MetaCLIP, DFN, early LAION-400M B/32) or --activation gelu (other open_clip models)",
                        s->name);
     nm_act act = pick_activation(s, NM_ACT_QUICK_GELU);
     c->has_image = c->has_text = true;
