@@ -110,8 +110,8 @@ __attribute__((target("avx2"))) static inline uint64_t read_piece(const char *p,
         b = _mm256_xor_si256(b, _mm256_loadu_si256((const __m256i *)(p + i + 32)));
         c = _mm256_xor_si256(c, _mm256_loadu_si256((const __m256i *)(p + i + 64)));
         d = _mm256_xor_si256(d, _mm256_loadu_si256((const __m256i *)(p + i + 96)));
-        _mm_prefetch(p + i + 4096, _MM_HINT_T0);
-        _mm_prefetch(p + i + 4160, _MM_HINT_T0);
+        _mm_prefetch(p + i + 16384, _MM_HINT_T1);
+        _mm_prefetch(p + i + 16448, _MM_HINT_T1);
     }
     a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
     return (uint64_t)(_mm256_extract_epi64(a, 0) ^ _mm256_extract_epi64(a, 1) ^ _mm256_extract_epi64(a, 2) ^ _mm256_extract_epi64(a, 3));

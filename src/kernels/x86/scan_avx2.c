@@ -1,6 +1,7 @@
 /* scan_avx2.c - inner products of queries and rows with 256-bit vectors. */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/scan_variants.h"

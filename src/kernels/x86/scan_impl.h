@@ -4,7 +4,7 @@
  * one query near the speed of memory. Every score is the same chain of additions and the same tree, whatever the block is. */
 #define ROWS 4
 #define TILE_BYTES (128 << 10) /* rows that stay in L2 while all queries pass over them */
-#define AHEAD (12 << 10)       /* bytes that one query prefetches ahead */
+#define AHEAD (16 << 10)       /* bytes that a single pass prefetches ahead */
 
 NM_INLINE vf load_row(const char *row, const nm_dtype t, int64_t i)
 {
@@ -40,60 +40,83 @@ NM_INLINE __m128 total4(const vf a[ROWS])
     return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
 
-/* sums[q] = 4 scores of query q; `ahead` bytes further on lies what will be needed next (0: nothing to prefetch). */
-NM_INLINE void block(const int nq, const float *queries, int64_t dim, const char *const rows[ROWS], const nm_dtype t, int64_t ahead, __m128 *sums)
+/* sums[q] = 4 scores of query q. One pass over the rows (`once`) asks for what lies AHEAD; of several passes each asks for two
+ * rows of the next tile (next[0] == next[1]: one; a row of this tile: none), so that memory is read evenly all the time. */
+NM_INLINE void block(const int nq, const float *queries, int64_t dim, const char *const rows[ROWS], const nm_dtype t, const bool once,
+                     const char *const next[2], __m128 *sums)
 {
     vf acc[QB][ROWS];
+    NM_UNROLL
     for (int q = 0; q < nq; q++)
+        NM_UNROLL
         for (int r = 0; r < ROWS; r++)
             acc[q][r] = vf_zero();
     int64_t i = 0, size = t == NM_F32 ? 4 : t == NM_I8 ? 1 : 2;
     for (; i + VL <= dim; i += VL) {
         vf x[ROWS];
+        NM_UNROLL
         for (int r = 0; r < ROWS; r++) {
             x[r] = load_row(rows[r], t, i);
-            if (ahead && (i * size) % 64 == 0)
-                _mm_prefetch(rows[r] + i * size + ahead, _MM_HINT_T0);
+            if (once && (VL * size == 64 || i * size % 64 == 0))
+                _mm_prefetch(rows[r] + i * size + AHEAD, _MM_HINT_T1);
         }
+        if (!once) {
+            _mm_prefetch(next[0] + i * size, _MM_HINT_T1);
+            _mm_prefetch(next[1] + i * size, _MM_HINT_T1);
+        }
+        NM_UNROLL
         for (int q = 0; q < nq; q++) {
             vf y = vf_load(queries + q * dim + i);
+            NM_UNROLL
             for (int r = 0; r < ROWS; r++)
                 acc[q][r] = vf_fma(x[r], y, acc[q][r]);
         }
     }
     if (i < dim) {
         vf x[ROWS];
+        NM_UNROLL
         for (int r = 0; r < ROWS; r++)
             x[r] = load_row_n(rows[r], t, i, dim - i);
+        NM_UNROLL
         for (int q = 0; q < nq; q++) {
             vf y = vf_load_n(queries + q * dim + i, dim - i);
+            NM_UNROLL
             for (int r = 0; r < ROWS; r++)
                 acc[q][r] = vf_fma(x[r], y, acc[q][r]);
         }
     }
+    NM_UNROLL
     for (int q = 0; q < nq; q++)
         sums[q] = total4(acc[q]);
 }
 
-NM_INLINE void blocks(const int nq, const float *queries, int64_t dim, const char *const rows[ROWS], const nm_dtype t, int64_t ahead, __m128 *sums)
+/* The rows of the next tile, `ahead` bytes on, that pass `pass` of `passes` asks for: all four over all passes. */
+typedef struct prefetch { int64_t ahead, pass, passes; } prefetch;
+
+NM_INLINE void rows_to_fetch(const char *const rows[ROWS], prefetch p, const char *next[2])
 {
-    if (ahead)
-        block(nq, queries, dim, rows, t, ahead, sums);
-    else
-        block(nq, queries, dim, rows, t, 0, sums);
+    int found = 0;
+    next[0] = next[1] = rows[0];
+    for (int r = 0; r < ROWS; r++)
+        if (r * p.passes / ROWS == p.pass && found < 2)
+            next[found++] = rows[r] + p.ahead;
 }
 
 /* One tile of rows with nq <= QB queries. */
 NM_INLINE void tile(const int nq, const float *queries, int64_t n_rows, int64_t dim, const char *first, const nm_dtype t, int64_t stride_bytes,
-                    const float *row_scale, int64_t ahead, float *scores, int64_t ld)
+                    const float *row_scale, prefetch p, float *scores, int64_t ld)
 {
     for (int64_t r = 0; r < n_rows; r += ROWS) {
-        const char *rows[ROWS];
+        const char *rows[ROWS], *next[2];
         __m128 sums[QB], scale = _mm_set1_ps(1);
         int64_t n = n_rows - r < ROWS ? n_rows - r : ROWS;
         for (int64_t j = 0; j < ROWS; j++)
             rows[j] = first + (r + (j < n ? j : 0)) * stride_bytes; /* past the end: row r again, its result is dropped */
-        blocks(nq, queries, dim, rows, t, ahead, sums);
+        rows_to_fetch(rows, p, next);
+        if (p.passes == 1)
+            block(nq, queries, dim, rows, t, true, next, sums);
+        else
+            block(nq, queries, dim, rows, t, false, next, sums);
         if (t == NM_I8 && row_scale) {
             float s[ROWS];
             for (int64_t j = 0; j < ROWS; j++)
@@ -116,11 +139,11 @@ NM_INLINE void tile(const int nq, const float *queries, int64_t n_rows, int64_t 
 }
 
 typedef void tile_fn(const float *queries, int64_t n_rows, int64_t dim, const char *first, int64_t stride_bytes, const float *row_scale,
-                     int64_t ahead, float *scores, int64_t ld);
+                     prefetch p, float *scores, int64_t ld);
 #define TILE(nq, t) \
     static void tile_##nq##_##t(const float *queries, int64_t n_rows, int64_t dim, const char *first, int64_t stride_bytes, \
-                                const float *row_scale, int64_t ahead, float *scores, int64_t ld) \
-    { tile(nq, queries, n_rows, dim, first, t, stride_bytes, row_scale, ahead, scores, ld); }
+                                const float *row_scale, prefetch p, float *scores, int64_t ld) \
+    { tile(nq, queries, n_rows, dim, first, t, stride_bytes, row_scale, p, scores, ld); }
 #define TILES(t) TILE(1, t) TILE(2, t) TILE(3, t) TILE_MORE(t)
 #if QB == 6
 #define TILE_MORE(t) TILE(4, t) TILE(5, t) TILE(6, t)
@@ -139,10 +162,13 @@ void NAME(nm_dots)(int64_t nq, const float *queries, int64_t n_rows, int64_t dim
     tile_fn *const *fn = tiles[dtype == NM_F32 ? 0 : dtype == NM_BF16 ? 1 : dtype == NM_F16 ? 2 : 3];
     int64_t stride_bytes = stride * (int64_t)nm_dtype_size(dtype), step = TILE_BYTES / (stride_bytes > 0 ? stride_bytes : 1) & -ROWS;
     step = step < ROWS ? ROWS : step;
+    int64_t passes = (nq + QB - 1) / QB; /* a batch fetches the next tile meanwhile, evenly over its passes */
     for (int64_t r = 0; r < n_rows; r += step) {
         int64_t n = n_rows - r < step ? n_rows - r : step;
-        for (int64_t q = 0; q < nq; q += QB) /* the first queries bring the tile into the cache */
+        for (int64_t q = 0; q < nq; q += QB) {
+            prefetch p = { step * stride_bytes, q / QB, passes };
             fn[(nq - q < QB ? nq - q : QB) - 1](queries + q * dim, n, dim, (const char *)rows + r * stride_bytes, stride_bytes,
-                                                row_scale ? row_scale + r : NULL, q == 0 ? AHEAD : 0, scores + q * ld + r, ld);
+                                                row_scale ? row_scale + r : NULL, p, scores + q * ld + r, ld);
+        }
     }
 }
