@@ -17,7 +17,7 @@
 #define LOG2E 1.44269504088896341f
 
 typedef struct head_buffers {
-    uint32_t *k, *v, *q; /* packed; q [MR, dim_units] */
+    uint32_t *k, *v, *q; /* packed; q [MR, q_stride] */
     float *s;            /* [MR, S_STRIDE] */
     uint16_t *p;         /* [MR, S_STRIDE], DOT_BF16 only: in f32, P overwrites S */
     float *o;            /* [MR, columns] */
@@ -26,6 +26,7 @@ typedef struct head_buffers {
 
 typedef struct head_dims {
     int64_t keys, key_units, dim_units, columns; /* columns: head_dim rounded up to VL */
+    int64_t q_stride;                            /* units between the copied query rows */
     int head_dim;
 } head_dims;
 
@@ -33,14 +34,15 @@ static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 static head_dims dims_of(const nm_attn *a, int64_t keys)
 {
-    return (head_dims){ keys, up(keys, UNIT) / UNIT, up(a->head_dim, UNIT) / UNIT, up(a->head_dim, VL), a->head_dim };
+    return (head_dims){ keys, up(keys, UNIT) / UNIT, up(a->head_dim, UNIT) / UNIT, up(a->head_dim, VL),
+                        up(up(a->head_dim, UNIT) / UNIT, VL), a->head_dim };
 }
 
 /* Carves the buffers from `base`, or only measures when it is NULL. */
 static size_t carve(head_buffers *b, const head_dims *d, char *base)
 {
     size_t at = 0, n[8] = { (size_t)(up(d->keys, VL) * d->dim_units) * 4, (size_t)(d->key_units * d->columns) * 4,
-                            (size_t)(MR * d->dim_units) * 4, MR * S_STRIDE * 4, DOT_BF16 ? MR * S_STRIDE * 2 : 0,
+                            (size_t)(MR * d->q_stride) * 4, MR * S_STRIDE * 4, DOT_BF16 ? MR * S_STRIDE * 2 : 0,
                             (size_t)(MR * d->columns) * 4, MR * 4, MR * 4 };
     void *p[8];
     for (int i = 0; i < 8; i++) {
@@ -120,25 +122,24 @@ static void pack_v(const nm_attn *a, const head_dims *d, int64_t row0, int64_t c
     }
 }
 
-/* The units of a block of query rows: in place where the rows are units already, else copied and widened or padded. */
-static const uint32_t *query_units(const nm_attn *a, const head_dims *d, int64_t row0, int64_t column, int mr, uint32_t *copy, int64_t *stride)
+/* Rows of a projection lie a multiple of 4 KiB apart in common widths, all in the same few sets of the first cache: the block's
+ * queries are copied together. */
+static void copy_q(const nm_attn *a, const head_dims *d, int64_t row0, int64_t column, int mr, uint32_t *q)
 {
-    const void *first = row_of(a->q, a->dtype, row0, a->q_stride, column);
-    if ((a->dtype == NM_F32 || (DOT_BF16 && d->head_dim % 2 == 0 && a->q_stride % 2 == 0)) && (uintptr_t)first % 4 == 0) {
-        *stride = a->q_stride / UNIT;
-        return first;
+    for (int r = 0; r < mr; r++, q += d->q_stride)
+        for (int64_t u = 0; u < d->dim_units; u += VL)
+            vi_store(q + u, load_units(row_of(a->q, a->dtype, row0 + r, a->q_stride, column), a->dtype, d, u));
+}
+
+/* Asks for n rows of one head ahead of their use. Into the second cache: in the first they would push each other out. */
+NM_INLINE void prefetch_rows(const void *base, nm_dtype dtype, int64_t row0, int64_t n, int64_t stride, int64_t column, int head_dim)
+{
+    int64_t bytes = head_dim * (int64_t)nm_dtype_size(dtype);
+    for (int64_t r = 0; r < n; r++) {
+        const char *p = row_of(base, dtype, row0 + r, stride, column);
+        for (int64_t i = 0; i < bytes; i += 64)
+            _mm_prefetch(p + i, _MM_HINT_T1);
     }
-    *stride = d->dim_units;
-    for (int r = 0; r < mr; r++)
-        for (int64_t i = 0; i < d->dim_units * UNIT; i++) {
-            const uint16_t *row = row_of(a->q, a->dtype, row0 + r, a->q_stride, column);
-            uint16_t h = i < d->head_dim ? row[i] : 0;
-            if (DOT_BF16)
-                ((uint16_t *)(copy + r * d->dim_units))[i] = h;
-            else
-                copy[r * d->dim_units + i] = (uint32_t)h << 16;
-        }
-    return copy;
 }
 
 /* ---- the register block ---- */
@@ -154,25 +155,31 @@ NM_INLINE vf dot(vf acc, uint32_t a, vi b)
 }
 #endif
 
-/* c[mr, ng VL] (+)= a[mr, depth] b[depth, ng VL] */
+/* c[mr, ng VL] (+)= a[mr, depth] b[depth, ng VL]. Rows are reached from a pointer for every third, which saves registers. */
 NM_INLINE void block(const int mr, const int ng, int64_t depth, const uint32_t *a, int64_t lda, const uint32_t *b, float *c, int64_t ldc, bool add)
 {
     vf acc[MR][2];
+    NM_UNROLL
     for (int r = 0; r < mr; r++)
-        for (int g = 0; g < ng; g++)
-            acc[r][g] = add ? vf_load(c + r * ldc + g * VL) : vf_zero();
+        acc[r][0] = acc[r][1] = vf_zero();
+    const uint32_t *a0 = a, *a3 = a + 3 * lda, *a6 = a + 6 * lda, *a9 = a + 9 * lda;
     for (int64_t u = 0; u < depth; u++, b += ng * VL) {
         vi b0 = vi_load(b), b1 = ng > 1 ? vi_load(b + VL) : b0;
+        NM_UNROLL
         for (int r = 0; r < mr; r++) {
-            uint32_t x = a[r * lda + u];
+            const uint32_t *p = r < 3 ? a0 : r < 6 ? a3 : r < 9 ? a6 : a9;
+            uint32_t x = p[r % 3 * lda + u];
             acc[r][0] = dot(acc[r][0], x, b0);
             if (ng > 1)
                 acc[r][1] = dot(acc[r][1], x, b1);
         }
     }
-    for (int r = 0; r < mr; r++)
-        for (int g = 0; g < ng; g++)
-            vf_store(c + r * ldc + g * VL, acc[r][g]);
+    NM_UNROLL
+    for (int r = 0; r < mr; r++, c += ldc) {
+        vf_store(c, add ? vf_add(vf_load(c), acc[r][0]) : acc[r][0]);
+        if (ng > 1)
+            vf_store(c + VL, add ? vf_add(vf_load(c + VL), acc[r][1]) : acc[r][1]);
+    }
 }
 
 typedef void block_fn(int64_t depth, const uint32_t *a, int64_t lda, const uint32_t *b, float *c, int64_t ldc, bool add);
@@ -332,13 +339,13 @@ static void product(int mr, int64_t groups, int64_t depth, int64_t u0, int64_t n
 }
 
 /* Scores of keys [j0, j0 + n) into S. */
-static void score_block(const row_block *rb, const uint32_t *q, int64_t q_stride, int64_t j0, int64_t n)
+static void score_block(const row_block *rb, int64_t j0, int64_t n)
 {
     const head_dims *d = rb->d;
     int64_t all = up(d->keys, VL) / VL, end = up(j0 + n, VL) / VL;
     for (int64_t g = j0 / VL; g < end; g += 2) {
         int ng = g + 1 < all ? 2 : 1; /* the width the panel was packed with */
-        blocks[rb->mr - 1][ng - 1](d->dim_units, q, q_stride, rb->b->k + g * VL * d->dim_units, rb->b->s + g * VL - j0, S_STRIDE, false);
+        blocks[rb->mr - 1][ng - 1](d->dim_units, rb->b->q, d->q_stride, rb->b->k + g * VL * d->dim_units, rb->b->s + g * VL - j0, S_STRIDE, false);
     }
 }
 
@@ -360,17 +367,38 @@ static void store_rows(const row_block *rb, int64_t row0, int64_t column)
     }
 }
 
+/* While a block of rows is computed: its output lines, the next queries, and the same rows of the next head. */
+NM_INLINE void prefetch_next(const row_block *rb, int64_t row0, int64_t column)
+{
+    const nm_attn *a = rb->a;
+    int64_t bytes = a->head_dim * (int64_t)nm_dtype_size(a->dtype);
+    for (int r = 0; r < rb->mr; r++) {
+        char *p = (char *)a->out + ((row0 + r) * a->out_stride + column) * (int64_t)nm_dtype_size(a->dtype);
+        for (int64_t i = 0; i < bytes; i += 64)
+            __builtin_prefetch(p + i, 1);
+    }
+    int64_t more = rb->queries - rb->i0 - rb->mr;
+    prefetch_rows(a->q, a->dtype, row0 + rb->mr, more < MR ? more : MR, a->q_stride, column, a->head_dim);
+    if (rb->head + 1 == a->heads)
+        return;
+    int64_t k0 = rb->i0 * rb->d->keys / rb->queries, k1 = (rb->i0 + rb->mr) * rb->d->keys / rb->queries;
+    prefetch_rows(a->k, a->dtype, a->k_offsets[rb->seq] + k0, k1 - k0, a->k_stride, column + a->head_dim, a->head_dim);
+    prefetch_rows(a->v, a->dtype, a->k_offsets[rb->seq] + k0, k1 - k0, a->v_stride, column + a->head_dim, a->head_dim);
+    prefetch_rows(a->q, a->dtype, row0, rb->mr, a->q_stride, column + a->head_dim, a->head_dim);
+}
+
 static void attend_rows(const row_block *rb, int64_t column)
 {
     const head_buffers *b = rb->b;
     const head_dims *d = rb->d;
-    int64_t row0 = rb->a->q_offsets[rb->seq] + rb->i0, q_stride;
-    const uint32_t *q = query_units(rb->a, d, row0, column, rb->mr, b->q, &q_stride);
+    int64_t row0 = rb->a->q_offsets[rb->seq] + rb->i0;
+    copy_q(rb->a, d, row0, column, rb->mr, b->q);
+    prefetch_next(rb, row0, column);
     int64_t keys = nm_attn_visible(rb->a, rb->queries, d->keys, rb->i0 + rb->mr - 1); /* of the row that sees most */
     int64_t j0 = 0;
     do {
         int64_t n = keys - j0 < CHUNK ? keys - j0 : CHUNK, to = up(n, UNIT);
-        score_block(rb, q, q_stride, j0, n);
+        score_block(rb, j0, n);
         for (int r = 0; r < rb->mr; r++)
             softmax_row(rb, r, j0, nm_attn_visible(rb->a, rb->queries, d->keys, rb->i0 + r), to);
         product(rb->mr, d->columns / VL, d->key_units, j0 / UNIT, to / UNIT, DOT_BF16 ? (const uint32_t *)b->p : (const uint32_t *)b->s,

@@ -15,6 +15,13 @@
 #define NM_ISA_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c"
 #define NM_ISA_AVX512_BF16 "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c"
 
+/* Loops over registers must be unrolled before arrays are looked at, or the accumulators live in memory. */
+#ifdef __clang__
+#define NM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define NM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define NM_INLINE static inline __attribute__((always_inline))
 
 #endif
