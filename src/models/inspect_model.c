@@ -79,9 +79,9 @@ noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *ar
     return s;
 }
 
-static noema_status copy_file(const char *from_dir, const char *name, const char *to_dir, noema_error *err)
+static noema_status copy_file(const char *from_dir, const char *name, const char *to_dir, const char *new_name, noema_error *err)
 {
-    char *from = nm_path_join(from_dir, name), *to = nm_path_join(to_dir, nm_path_base(name));
+    char *from = nm_path_join(from_dir, name), *to = nm_path_join(to_dir, new_name);
     nm_map map;
     noema_status s = from && to ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
     if (s == NOEMA_OK && nm_file_exists(from) && (s = nm_map_file(&map, from, err)) == NOEMA_OK) {
@@ -93,6 +93,17 @@ static noema_status copy_file(const char *from_dir, const char *name, const char
     return s;
 }
 
+/* The name under which a folder holds a tokenizer of that kind. */
+static const char *tokenizer_name(const noema_model *m)
+{
+    static const char *const names[] = { "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model" };
+    bool merges = m->m->tok.kind == NOEMA_TOKENIZER_OPENAI || m->m->tok.kind == NOEMA_TOKENIZER_OPEN_CLIP;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (nm_has_suffix(m->tokenizer_path, names[i]))
+            return names[i];
+    return merges ? "bpe_simple_vocab_16e6.txt.gz" : nm_has_suffix(m->tokenizer_path, ".model") ? "spiece.model" : nm_path_base(m->tokenizer_path);
+}
+
 /* The tokenizer's file, or the files of its folder that a tokenizer can be made of. */
 static noema_status copy_tokenizer(const noema_model *m, const char *folder, noema_error *err)
 {
@@ -102,9 +113,9 @@ static noema_status copy_tokenizer(const noema_model *m, const char *folder, noe
     if (!m->tokenizer_path)
         return NOEMA_OK;
     if (!nm_dir_exists(m->tokenizer_path))
-        return copy_file(".", m->tokenizer_path, folder, err);
+        return copy_file(".", m->tokenizer_path, folder, tokenizer_name(m), err);
     for (size_t i = 0; s == NOEMA_OK && i < sizeof names / sizeof *names; i++)
-        s = copy_file(m->tokenizer_path, names[i], folder, err);
+        s = copy_file(m->tokenizer_path, names[i], folder, names[i], err);
     return s;
 }
 
@@ -134,7 +145,7 @@ noema_status noema_model_save(noema_model *m, const char *folder, noema_dtype dt
     if (s == NOEMA_OK && openclip)
         s = save_config(m, config, err);
     for (size_t i = 0; s == NOEMA_OK && !openclip && m->dir && i < sizeof hf_files / sizeof *hf_files; i++)
-        s = copy_file(m->dir, hf_files[i], folder, err);
+        s = copy_file(m->dir, hf_files[i], folder, hf_files[i], err);
     if (s == NOEMA_OK)
         s = copy_tokenizer(m, folder, err);
     free(weights);

@@ -2,7 +2,7 @@
 """`inspect tokens` on every golden string, through --text-file where a line can hold it and --text where it has line feeds."""
 import json
 
-from harness import OWN, SHARED, TMP, check, contains, equal, exits, finish, golden, run, skip, skipped
+from harness import SHARED, TMP, check, contains, equal, exits, finish, golden, run, skip
 
 
 def lines(path):
@@ -48,6 +48,17 @@ def config(text_cfg):
     return ["--config", path]
 
 
+def own_cases(g):
+    strings = {row["i"]: row["text"] for row in lines(g / "strings.jsonl")}
+    case(strings, "gpt2", expected(g, "gpt2"), "--tokenizer", g / "bytelevel.tokenizer.json")
+    t5 = expected(g, "t5")
+    case(strings, "t5", t5, "--tokenizer", g / "t5.tokenizer.json")
+    case(strings, "t5_spm", {i: ids[:-1] for i, ids in expected(g, "t5_spm", t5).items()}, "--tokenizer", g / "t5.spiece.model")
+    case(strings, "xlmr", expected(g, "xlmr"), "--tokenizer", g / "xlmr.tokenizer.json")
+    case(strings, "gemma_style", expected(g, "gemma_style"), "--tokenizer", g / "gemma_style.model")
+    lines_of_files(["--tokenizer", g / "t5.tokenizer.json"])
+
+
 def shared_cases(g):
     strings = {row["i"]: row["text"] for row in lines(g / "strings.jsonl")}
     bpe = ["--tokenizer", g / "bpe_simple_vocab_16e6.txt.gz"]
@@ -59,22 +70,19 @@ def shared_cases(g):
         case(strings, f"clip_openclip_{mode}", expected(g, f"clip_openclip_{mode}", plain), *bpe,
              *config({"context_length": 77, "vocab_size": 49408, "tokenizer_kwargs": {"clean": mode}}))
     case(strings, "bert_uncased", expected(g, "bert_uncased"), "--tokenizer", g / "bert_uncased.vocab.txt")
-    case(strings, "gpt2", expected(g, "gpt2"), "--tokenizer", g / "bytelevel.tokenizer.json")
-    t5 = expected(g, "t5")
-    case(strings, "t5", t5, "--tokenizer", g / "t5.tokenizer.json")
-    case(strings, "t5_spm", {i: ids[:-1] for i, ids in expected(g, "t5_spm", t5).items()}, "--tokenizer", g / "t5.spiece.model")
-    case(strings, "xlmr", expected(g, "xlmr"), "--tokenizer", g / "xlmr.tokenizer.json")
-    case(strings, "gemma_style", expected(g, "gemma_style"), "--tokenizer", g / "gemma_style.model")
+
+
+def lines_of_files(args):
     # a line is kept as it is
     (TMP / "odd.txt").write_bytes("  앞뒤 \r\n\n끝".encode())
-    r = run("inspect", "tokens", *bpe, "--text-file", TMP / "odd.txt")
+    r = run("inspect", "tokens", *args, "--text-file", TMP / "odd.txt")
     equal([row["text"] for row in r.rows()], ["  앞뒤 \r", "", "끝"], "lines of a text file")
     # what cannot be tokenised
     (TMP / "bad.txt").write_bytes(b"good\n\xff\xfe bad\nalso good\n")
-    r = run("inspect", "tokens", *bpe, "--text-file", TMP / "bad.txt")
+    r = run("inspect", "tokens", *args, "--text-file", TMP / "bad.txt")
     exits(r, 2, "invalid UTF-8")
     equal(len(r.rows()), 2, "the others are done")
-    r = run("inspect", "tokens", *bpe, "--text-file", TMP / "no-such-file")
+    r = run("inspect", "tokens", *args, "--text-file", TMP / "no-such-file")
     exits(r, 3, "no such text file")
     contains(r.err, "no-such-file", "named")
 
@@ -94,6 +102,7 @@ def hostile():
 if (SHARED / "tokenizers").is_dir():
     shared_cases(SHARED / "tokenizers")
 else:
-    skip("shared/golden/tokenizers: strings through the command")
+    skip("shared/golden/tokenizers: CLIP's and BERT's vocabularies")
+own_cases(golden("tokenizers"))
 hostile()
 finish()
