@@ -14,6 +14,7 @@
 #include "noema/collection.h"
 #include "noema/context.h"
 #include "noema/data.h"
+#include "noema/generate.h"
 #include "noema/model.h"
 #include "noema/status.h"
 #include "noema/tokenizer.h"

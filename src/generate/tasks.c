@@ -1,0 +1,208 @@
+/* tasks.c - the public face of noema/generate.h: reads pictures in batches and hands them to the family. */
+#include "generate/tasks.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOKENS_PER_BATCH 2400 /* image tokens of one forward: full tiles on many cores, and memory that does not grow with the call */
+
+/* A further family is one line here. */
+static const nm_tasks *const table[] = { &nm_tasks_blip };
+
+static const nm_tasks *tasks_of(const noema_model *m)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i]->family == m->m->family)
+            return table[i];
+    return NULL;
+}
+
+unsigned noema_model_tasks(const noema_model *model)
+{
+    const nm_tasks *t = model ? tasks_of(model) : NULL;
+    return t ? t->tasks(model->m) : 0;
+}
+
+noema_status nm_session_error(noema_session *s, noema_error *err)
+{
+    return nm_run_ok(&s->run) ? NOEMA_OK : nm_fail(err, s->run.err.code, "%s: %s", s->model->name, s->run.err.message);
+}
+
+/* ---- reading pictures ---- */
+
+typedef struct job {
+    noema_session *s;
+    const noema_picture *pictures;
+    /* match */
+    const nm_tasks *t;
+    const noema_match_options *match;
+    const nm_texts *texts;
+    const float *vectors;       /* ITC: [texts, embed_dim], of length 1 */
+    float *scores, *probs;
+    double temp;                /* 0: none */
+    size_t n_texts;
+    /* text */
+    const noema_generate_options *generate;
+    const char *const *questions;
+    noema_generated *out;
+} job;
+
+static noema_status copy_pixels(nm_image *im, const noema_pixels *p, size_t i, noema_error *err)
+{
+    if (!p->data || p->width < 1 || p->height < 1 || (p->channels != 3 && p->channels != 4) || p->stride < (size_t)p->width * (size_t)p->channels)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "picture %zu: %d x %d, %d channels, stride %zu", i, p->width, p->height, p->channels, p->stride);
+    noema_status st = nm_image_reset(im, p->channels == 4 ? NM_MODE_RGBA : NM_MODE_RGB, p->width, p->height, err);
+    for (int y = 0; st == NOEMA_OK && y < p->height; y++)
+        memcpy(im->data + (size_t)y * im->stride, p->data + (size_t)y * p->stride, (size_t)p->width * (size_t)p->channels);
+    return st;
+}
+
+static noema_status load(void *arg, size_t i, nm_preprocess_scratch *scratch, nm_image *own, float *out, noema_error *err)
+{
+    const job *j = arg;
+    const nm_model *m = j->s->model->m;
+    const noema_picture *p = &j->pictures[i];
+    const nm_image *im = own;
+    int h = 0, w = 0;
+    if (p->tensor) {
+        memcpy(out, p->tensor, 3 * (size_t)m->image_height * (size_t)m->image_width * sizeof *out);
+        return NOEMA_OK;
+    }
+    if (!p->path && !p->pixels)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "picture %zu: expected a path, pixels or a tensor", i);
+    noema_status st = p->path ? nm_preprocess_load(&m->preprocess, scratch, p->path, NULL, &im, err) : copy_pixels(own, p->pixels, i, err);
+    if (st == NOEMA_OK)
+        st = nm_preprocess_size(&m->preprocess, im->width, im->height, &h, &w, err);
+    if (st == NOEMA_OK && (h != m->image_height || w != m->image_width))
+        st = nm_fail(err, NOEMA_E_MISMATCH, "%s: preprocessing gives %dx%d, the model takes %dx%d", p->path ? p->path : "picture", h, w,
+                     m->image_height, m->image_width);
+    return st == NOEMA_OK ? nm_preprocess_run(&m->preprocess, scratch, im, out, err) : st;
+}
+
+static noema_status each_batch(job *j, size_t n, size_t batch, nm_intake_batch_fn *compute, noema_error *errors, noema_error *err)
+{
+    noema_session *s = j->s;
+    const nm_model *m = s->model->m;
+    if (!s->intake && !(s->intake = nm_intake_new(nm_pool_size(s->model->ctx->pool))))
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: decoders");
+    for (size_t i = 0; errors && i < n; i++)
+        nm_err_clear(&errors[i]);
+    return nm_intake_run(s->intake, n, batch, 3 * (size_t)m->image_height * (size_t)m->image_width, load, compute, j, errors, err);
+}
+
+static size_t batch_size(const nm_model *m)
+{
+    size_t tokens = (size_t)m->image_height * (size_t)m->image_width / 256 + 1, b = TOKENS_PER_BATCH / tokens;
+    return b < 1 ? 1 : b > 16 ? 16 : b;
+}
+
+static nm_tensor as_pixels(const job *j, size_t n, float *tensors)
+{
+    const nm_model *m = j->s->model->m;
+    return nm_view(tensors, NM_F32, NM_SHAPE((int64_t)n, 3, m->image_height, m->image_width));
+}
+
+/* ---- matching ---- */
+
+/* Cosines of one picture with all texts, and their softmax over the texts, each divided by the temperature. */
+static void itc_row(const job *j, const float *x, size_t dim, float *score, float *prob)
+{
+    double most = -INFINITY, sum = 0;
+    for (size_t k = 0; k < j->n_texts; k++) {
+        double dot = 0;
+        for (size_t d = 0; d < dim; d++)
+            dot += (double)x[d] * (double)j->vectors[k * dim + d];
+        score[k] = (float)dot;
+        most = dot > most ? dot : most;
+    }
+    for (size_t k = 0; k < j->n_texts && j->temp > 0; k++)
+        sum += exp(((double)score[k] - most) / j->temp);
+    for (size_t k = 0; k < j->n_texts; k++)
+        prob[k] = j->temp > 0 ? (float)(exp(((double)score[k] - most) / j->temp) / sum) : NAN;
+}
+
+static noema_status itc_batch(const job *j, nm_tensor pixels, float *scores, float *probs, noema_error *err)
+{
+    nm_run *r = nm_session_run(j->s);
+    const nm_model *m = j->s->model->m;
+    nm_tensor x = nm_normalize(r, m->family->encode_image(r, m, pixels), 1e-12f);
+    for (int64_t i = 0; x.data && i < x.shape[0]; i++)
+        itc_row(j, (const float *)x.data + i * x.shape[1], (size_t)x.shape[1], scores + (size_t)i * j->n_texts, probs + (size_t)i * j->n_texts);
+    return nm_session_error(j->s, err);
+}
+
+static noema_status match_batch(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
+{
+    job *j = arg;
+    float *scores = j->scores + first * j->n_texts, *probs = j->probs + first * j->n_texts;
+    nm_tensor pixels = as_pixels(j, n, tensors);
+    noema_status st = j->vectors ? itc_batch(j, pixels, scores, probs, err) : j->t->itm(j->s, pixels, j->texts, j->match, scores, probs, err);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; !ok[i] && k < j->n_texts; k++)
+            scores[i * j->n_texts + k] = probs[i * j->n_texts + k] = NAN;
+    return st;
+}
+
+/* Both pictures of a pair are in the one batch; without one of them there is no result. */
+static noema_status pair_batch(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
+{
+    job *j = arg;
+    noema_status st = NOEMA_OK;
+    (void)first;
+    if (n == 2 && ok[0] && ok[1])
+        return j->t->itm(j->s, as_pixels(j, n, tensors), j->texts, j->match, j->scores, j->probs, err);
+    for (size_t k = 0; k < j->n_texts; k++)
+        j->scores[k] = j->probs[k] = NAN;
+    return st;
+}
+
+static noema_status match_itc(job *j, size_t n, const char *const *texts, const size_t *lengths, noema_error *errors, noema_error *err)
+{
+    size_t dim = (size_t)j->s->model->m->embed_dim, floats;
+    float *vectors = nm_mul_size(j->n_texts, dim, &floats) ? nm_malloc_array(floats + 1, sizeof *vectors) : NULL;
+    if (!vectors)
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %zu texts", j->n_texts);
+    noema_status st = noema_embed_texts(j->s, j->n_texts, texts, lengths, NOEMA_NORMALIZE, vectors, err);
+    j->vectors = vectors;
+    if (st == NOEMA_OK)
+        st = each_batch(j, n, batch_size(j->s->model->m), match_batch, errors, err);
+    free(vectors);
+    return st;
+}
+
+noema_status noema_match_pictures(noema_session *s, size_t n, const noema_picture *pictures, size_t n_texts, const char *const *texts, const size_t *lengths,
+                         const noema_match_options *o, float *scores, float *probs, noema_error *errors, noema_error *err)
+{
+    noema_error local = NOEMA_ERROR_INIT;
+    noema_match_options own = { .struct_size = sizeof own };
+    if (!err)
+        err = &local;
+    if (!s || !pictures || !texts || !scores || !probs || n == 0 || n_texts == 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_pictures: a session, pictures, texts and room for the results are needed");
+    if (o && (o->struct_size < offsetof(noema_match_options, reserved) || o->head < 0 || o->head > 2 || o->first_token < 0 || o->first_token > 2))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_options: head %d, first_token %d", o->head, o->first_token);
+    if (o)
+        own = *o;
+    const nm_tasks *t = tasks_of(s->model);
+    unsigned can = noema_model_tasks(s->model);
+    if (!t || !(can & NOEMA_TASK_MATCH))
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no head that matches pictures and texts", s->model->name);
+    job j = { .s = s, .pictures = pictures, .t = t, .match = &own, .scores = scores, .probs = probs, .n_texts = n_texts };
+    if (!(can & NOEMA_TASK_PAIR) && own.head != 2) {
+        if (!t->temperature(s->model->m, &j.temp))
+            j.temp = 0;
+        return match_itc(&j, n, texts, lengths, errors, err);
+    }
+    if (can & NOEMA_TASK_PAIR && n != 2)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "%s takes two pictures as one pair, got %zu", s->model->name, n);
+    if (!(can & (NOEMA_TASK_PAIR | NOEMA_TASK_ITM)))
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no ITM head", s->model->name);
+    nm_texts ids;
+    noema_status st = nm_session_tokenize(s, n_texts, texts, lengths, &ids, err);
+    j.texts = &ids;
+    if (st == NOEMA_OK)
+        st = can & NOEMA_TASK_PAIR ? each_batch(&j, 2, 2, pair_batch, errors, err)
+                                   : each_batch(&j, n, batch_size(s->model->m), match_batch, errors, err);
+    return st;
+}
