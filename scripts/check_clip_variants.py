@@ -105,7 +105,6 @@ for name, c in CASES.items():
     torch.manual_seed(3)
     args = json.loads(json.dumps(c))
     custom = args.pop("custom_text", False)
-    args["text_cfg"].pop("tokenizer_kwargs", None) if False else None
     cls = CoCa if "multimodal_cfg" in args else CustomTextCLIP if custom else CLIP
     model = cls(**args).eval()
     with torch.no_grad():
@@ -121,7 +120,7 @@ for name, c in CASES.items():
     pixels = np.random.default_rng(1).standard_normal((3, 3, h, w)).astype(np.float32)
     tok = SimpleTokenizer(context_length=20, clean=c["text_cfg"].get("tokenizer_kwargs", {}).get("clean", "lower"))
     with torch.no_grad():
-        want_i = model.encode_image(torch.from_numpy(pixels), normalize=True).numpy()
+        want_i = model.encode_image(torch.from_numpy(pixels), normalize=True).numpy().reshape(3, -1)
         want_t = model.encode_text(tok(TEXTS), normalize=True).numpy()
     with tempfile.TemporaryDirectory() as d:
         wf, cf = os.path.join(d, "m.safetensors"), os.path.join(d, "c.json")

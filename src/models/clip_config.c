@@ -287,6 +287,13 @@ static int json_i(const json_t *o, const char *key, int dflt)
     return v < -(1 << 28) || v > 1 << 28 ? -1 : (int)v;
 }
 
+/* int(width * ratio) as Python computes it; -1 (refused later) for what is no width. */
+static int mlp_width(const json_t *cfg, int width)
+{
+    double v = width * nm_json_num(cfg, "mlp_ratio", 4.0);
+    return v >= 1 && v < 1 << 28 ? (int)v : -1;
+}
+
 static float norm_eps(const json_t *cfg, double dflt) { return (float)nm_json_num(nm_json_get(cfg, "norm_kwargs"), "eps", dflt); }
 
 static nm_act tower_act(const nm_source *s, const json_t *cfg, bool quick)
@@ -397,7 +404,7 @@ static noema_status openclip_image(nm_clip_cfg *c, const json_t *cfg, const nm_s
     v->layers = json_i(cfg, "layers", 12);
     int head = json_i(cfg, "head_width", 64);
     v->heads = head > 0 ? v->width / head : 0;
-    v->mlp = (int)(v->width * nm_json_num(cfg, "mlp_ratio", 4.0));
+    v->mlp = mlp_width(cfg, v->width);
     json_pair(cfg, "patch_size", 16, &v->patch_height, &v->patch_width);
     json_pair(cfg, "image_size", 224, &v->image_height, &v->image_width);
     v->embed_dim = c->embed_dim;
@@ -471,7 +478,7 @@ static noema_status openclip_text(nm_clip_cfg *c, const json_t *cfg, const json_
     t->width = json_i(cfg, "width", 512);
     t->heads = json_i(cfg, "heads", 8);
     t->layers = json_i(cfg, "layers", 12);
-    t->mlp = (int)(t->width * nm_json_num(cfg, "mlp_ratio", 4.0));
+    t->mlp = mlp_width(cfg, t->width);
     t->layer_scale = nm_json_get(cfg, "ls_init_value") != NULL;
     t->causal = !nm_json_bool(cfg, "no_causal_mask", false);
     t->proj = strcmp(nm_json_str(cfg, "proj_type", "linear"), "none") != 0;
@@ -519,7 +526,7 @@ static void openclip_tokenizer(nm_clip *m, const json_t *text)
     o->sep_to_zero = nm_json_bool(kw, "strip_sep_token", false);
     if (hf)
         o->clean = NOEMA_CLEAN_WHITESPACE; /* HFTokenizer's default */
-    if (c->siglip && !hf && !kw) { /* a SigLIP tower that does not name its tokenizer */
+    if (c->siglip && !hf && !kw && !c->text.causal && c->text.vocab_size != 49408) { /* SigLIP's tower without its tokenizer's name */
         o->kind = NOEMA_TOKENIZER_SIGLIP;
         o->clean = NOEMA_CLEAN_CANONICALIZE;
         o->vocab_size = 0;

@@ -288,7 +288,7 @@ static nm_tensor coca_pool(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm
 {
     if (c->pool_kind == NM_VIT_SINGLE) {
         x = nm_layernorm_f32(r, attn_pool(r, &w->attn_pool, c, x, c->pool_queries), &w->ln_post, c->eps);
-        *pooled = first_token(r, x);
+        *pooled = c->pool == NM_VIT_POOL_AVG ? nm_mean_tokens(r, x, 1) : first_token(r, x);
         return drop_first(r, x);
     }
     x = nm_layernorm_f32(r, x, &w->ln_post, c->eps);
