@@ -46,7 +46,7 @@ void noema_tokenizer_scratch_free(noema_tokenizer_scratch *s)
     nm_u32_free(&s->a), nm_u32_free(&s->b), nm_u32_free(&s->c);
     nm_buf_free(&s->text), nm_buf_free(&s->word), nm_buf_free(&s->out), nm_buf_free(&s->cleaned);
     nm_bpe_work_free(&s->work);
-    free(s->ids), free(s->sym), free(s->lattice), free(s->span), free(s->span2);
+    free(s->ids), free(s->sym), free(s->lattice), free(s->span), free(s->span2), free(s->offset), free(s->origin);
     nm_free(s->cache);
     free(s);
 }

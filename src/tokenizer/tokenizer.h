@@ -68,7 +68,18 @@ struct noema_tokenizer_scratch {
     struct nm_tok_span *span2;
     size_t n_span2, cap_span2;
     nm_tok_cached *cache;
+    struct nm_tok_offset *offset; /* nm_tok_encode_offsets */
+    size_t cap_offset;
+    uint32_t *origin;
+    size_t cap_origin;
 };
+
+/* Where a token comes from: code points [start, end) of the text; special tokens of the template have [0, 0). */
+typedef struct nm_tok_offset { uint32_t start, end; } nm_tok_offset;
+
+/* encode for BERT's tokenizer (GLIP's phrases), with an offset per id, in the scratch. NOEMA_E_UNSUPPORTED for others. */
+noema_status nm_tok_encode_offsets(const nm_tokenizer *t, nm_tok_scratch *s, const char *text, size_t n, const int32_t **ids,
+                                   const nm_tok_offset **offsets, size_t *n_ids, noema_error *err);
 
 bool nm_tok_ids_reserve(nm_tok_scratch *s, size_t extra);
 static inline void nm_tok_put(nm_tok_scratch *s, int32_t id)

@@ -399,6 +399,160 @@ static void test_bert(void **state)
     assert_int_equal(bad, 0);
 }
 
+#define GOLDEN NOEMA_SHARED_DIR "/golden/"
+
+typedef struct open_tok { nm_tokenizer *t; nm_tok_scratch *s; } open_tok;
+
+static open_tok open_file(const char *path, const nm_tok_options *o)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    open_tok x;
+    if (noema_tokenizer_open(&x.t, path, o, &err))
+        fail_msg("%s", err.message);
+    x.s = noema_tokenizer_scratch_new(x.t);
+    assert_non_null(x.s);
+    return x;
+}
+
+static void close_tok(open_tok x)
+{
+    noema_tokenizer_scratch_free(x.s);
+    noema_tokenizer_free(x.t);
+}
+
+/* Each case: text -> ids (trailing zeros are padding where `padded`), and ids -> the text under `decoded`. */
+static int check_cases(const char *what, open_tok x, const json_t *cases, const char *decoded, bool padded)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    json_t *v;
+    size_t k, n, len;
+    int bad = 0;
+    json_array_foreach((json_t *)(uintptr_t)cases, k, v) {
+        json_t *text = json_object_get(v, "text"), *want = json_object_get(v, "ids");
+        const int32_t *ids;
+        const char *out;
+        if (noema_tokenizer_encode(x.t, x.s, json_string_value(text), json_string_length(text), &ids, &n, &err))
+            fail_msg("%s: %s", what, err.message);
+        while (padded && json_array_size(want) > n && json_integer_value(json_array_get(want, json_array_size(want) - 1)) == 0)
+            json_array_remove(want, json_array_size(want) - 1);
+        if (!same_ids(want, ids, n)) {
+            show(what, (int)k, want, ids, n);
+            bad++;
+            continue;
+        }
+        if (!decoded)
+            continue;
+        int32_t copy[512];
+        assert_true(n <= 512);
+        memcpy(copy, ids, n * sizeof *ids);
+        assert_int_equal(noema_tokenizer_decode(x.t, x.s, copy, n, 1, &out, &len, &err), 0);
+        if (strcmp(out, nm_json_str(v, decoded, "")) != 0) {
+            print_error("%s: decode %zu: expected \"%s\", got \"%s\"\n", what, k, nm_json_str(v, decoded, ""), out);
+            bad++;
+        }
+    }
+    assert_true(k > 5);
+    print_message("%s: %zu cases, %d wrong\n", what, k, bad);
+    return bad;
+}
+
+static json_t *golden_json(const char *name)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    char path[8192];
+    snprintf(path, sizeof path, "%s%s", GOLDEN, name);
+    json_t *j = nm_json_load(path, &err);
+    if (!j)
+        fail_msg("%s", err.message);
+    return j;
+}
+
+static void test_models(void **state)
+{
+    (void)state;
+    if (!have_shared("tokenizers of BLIP, BLIP-2, FLIP"))
+        return;
+    static const char *const extra[] = { "[DEC]", "[ENC]" };
+    nm_tok_options o = opt(NOEMA_TOKENIZER_AUTO);
+    json_t *blip = golden_json("blip/tokenizer.json"), *blip2 = golden_json("blip2/tokenizers.json"), *flip = golden_json("flip/tokens.json");
+    int bad = 0;
+    o.extra_tokens = extra, o.n_extra_tokens = 2;
+    open_tok x = open_file(GOLDEN "blip/vocab.txt", &o);
+    assert_int_equal(noema_tokenizer_token_id(x.t, "[DEC]", 5), 30522);
+    assert_int_equal(noema_tokenizer_token_id(x.t, "[ENC]", 5), 30523);
+    bad += check_cases("blip", x, nm_json_get(blip, "encode"), "decoded_skip_special", false);
+    close_tok(x);
+    static const char *const t5[] = { "blip2/lavis/flan_t5", "blip2/hf_t5", "blip2/hf_t5/tokenizer.json" };
+    static const char *const gpt[] = { "blip2/lavis/opt", "blip2/hf_opt", "blip2/hf_opt/tokenizer.json" };
+    for (int k = 0; k < 6; k++) {
+        char path[8192];
+        const char *name = k < 3 ? t5[k] : gpt[k - 3];
+        snprintf(path, sizeof path, "%s%s", GOLDEN, name);
+        x = open_file(path, NULL);
+        bad += check_cases(name, x, nm_json_get(nm_json_get(blip2, k < 3 ? "t5" : "opt"), "cases"), "decoded", false);
+        close_tok(x);
+    }
+    o = opt(NOEMA_TOKENIZER_FLIP);
+    x = open_file(GOLDEN "flip/vocab_bert_base.txt", &o);
+    bad += check_cases("flip", x, nm_json_get(flip, "cases"), NULL, true);
+    close_tok(x);
+    json_decref(blip), json_decref(blip2), json_decref(flip);
+    assert_int_equal(bad, 0);
+}
+
+/* GLIP's captions: ids, and the code points that each token stands for. */
+static void test_offsets(void **state)
+{
+    (void)state;
+    if (!have_shared("offsets of GLIP's captions"))
+        return;
+    nm_tok_options o = opt(NOEMA_TOKENIZER_BERT);
+    o.context_length = 256;
+    open_tok x = open_file(GOLDEN "glip/bert_base_uncased_vocab.txt", &o);
+    json_t *all = golden_json("glip/text.json"), *v;
+    int n_cases = 0;
+    for (int part = 0; part < 2; part++) {
+        size_t i, n;
+        json_array_foreach(nm_json_get(all, part ? "grounding" : "detection"), i, v) {
+            json_t *text = json_object_get(v, "caption"), *want = json_object_get(v, "offsets");
+            const int32_t *ids;
+            const nm_tok_offset *off;
+            noema_error err = NOEMA_ERROR_INIT;
+            if (nm_tok_encode_offsets(x.t, x.s, json_string_value(text), json_string_length(text), &ids, &off, &n, &err))
+                fail_msg("%s", err.message);
+            if (!same_ids(json_object_get(v, "ids"), ids, n)) {
+                show("glip", (int)i, json_object_get(v, "ids"), ids, n);
+                fail();
+            }
+            assert_int_equal(json_array_size(want), n);
+            for (size_t k = 0; k < n; k++) {
+                json_t *w = json_array_get(want, k);
+                if (json_integer_value(json_array_get(w, 0)) != off[k].start || json_integer_value(json_array_get(w, 1)) != off[k].end)
+                    fail_msg("%s %zu, token %zu: got [%u, %u)", json_string_value(text), i, k, off[k].start, off[k].end);
+            }
+            n_cases++;
+        }
+    }
+    print_message("glip: %d captions\n", n_cases);
+    assert_true(n_cases > 15);
+    json_decref(all);
+    /* the same ids as without offsets, on every string */
+    json_t *s;
+    size_t i;
+    json_array_foreach(strings, i, s) {
+        const int32_t *ids;
+        const nm_tok_offset *off;
+        int32_t first[4096];
+        size_t n, m;
+        assert_int_equal(noema_tokenizer_encode(x.t, x.s, json_string_value(s), json_string_length(s), &ids, &n, NULL), 0);
+        memcpy(first, ids, n * sizeof *ids);
+        assert_int_equal(nm_tok_encode_offsets(x.t, x.s, json_string_value(s), json_string_length(s), &ids, &off, &m, NULL), 0);
+        assert_int_equal(n, m);
+        assert_memory_equal(first, ids, n * sizeof *ids);
+    }
+    close_tok(x);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -429,6 +583,8 @@ int main(void)
         cmocka_unit_test(test_byte_level),
         cmocka_unit_test(test_opt),
         cmocka_unit_test(test_sentencepiece),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_offsets),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
