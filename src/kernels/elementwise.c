@@ -10,6 +10,7 @@ void nm_elementwise_kernels_init(nm_elementwise_kernels *k, uint32_t features)
 #if defined(__x86_64__)
     if (features & NM_CPU_AVX2) {
         k->cast = nm_cast_avx2;
+        k->act = nm_act_avx2;
         k->add = nm_add_avx2;
         k->mul = nm_mul_avx2;
         k->patchify = nm_patchify_avx2;
@@ -17,6 +18,7 @@ void nm_elementwise_kernels_init(nm_elementwise_kernels *k, uint32_t features)
     }
     if (features & NM_CPU_AVX512) {
         k->cast = nm_cast_avx512;
+        k->act = nm_act_avx512;
         k->add = nm_add_avx512;
         k->mul = nm_mul_avx512;
         k->patchify = nm_patchify_avx512;

@@ -1,10 +1,10 @@
 /* elementwise_ref.c - conversions, activations, patches and pooling in plain C: see elementwise.h. */
-#include <math.h>
 #include <string.h>
 
 #include "base/half.h"
 #include "kernels/elementwise.h"
 #include "kernels/elementwise_variants.h"
+#include "kernels/math_ref.h"
 
 static inline float load(const void *p, nm_dtype t, int64_t i)
 {
@@ -35,23 +35,10 @@ void nm_cast_ref(int64_t n, const void *src, nm_dtype src_dtype, void *dst, nm_d
         store(dst, dst_dtype, i, load(src, src_dtype, i));
 }
 
-static float activate(float x, nm_act act)
-{
-    switch (act) {
-    case NM_ACT_QUICK_GELU: return x / (1 + expf(-1.702f * x));
-    case NM_ACT_GELU: return 0.5f * x * (1 + erff(x * 0.70710678f));
-    case NM_ACT_GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-    case NM_ACT_RELU: return x < 0 ? 0 : x;
-    case NM_ACT_SILU: return x / (1 + expf(-x));
-    case NM_ACT_TANH: return tanhf(x);
-    default: return x;
-    }
-}
-
 void nm_act_ref(int64_t n, const float *x, nm_act act, float *y)
 {
     for (int64_t i = 0; i < n; i++)
-        y[i] = activate(x[i], act);
+        y[i] = nm_activate_ref(x[i], act);
 }
 
 void nm_add_ref(int64_t n, const float *a, const float *b, float *y)

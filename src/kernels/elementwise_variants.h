@@ -14,11 +14,13 @@ nm_avgpool_fn nm_avgpool_ref;
 
 #if defined(__x86_64__)
 nm_cast_fn nm_cast_avx2;
+nm_act_fn nm_act_avx2;
 nm_add_fn nm_add_avx2;
 nm_mul_fn nm_mul_avx2;
 nm_patchify_fn nm_patchify_avx2;
 nm_avgpool_fn nm_avgpool_avx2;
 nm_cast_fn nm_cast_avx512;
+nm_act_fn nm_act_avx512;
 nm_add_fn nm_add_avx512;
 nm_mul_fn nm_mul_avx512;
 nm_patchify_fn nm_patchify_avx512;

@@ -204,11 +204,39 @@ static void test_act(void **state)
     free(y);
 }
 
+/* A product with the 1 x 1 matrix 1 is its epilogue: the same bits as the loop over the activation. */
+static void test_act_equals_epilogue(void **state)
+{
+    (void)state;
+    enum { N = 1001 };
+    float x[N], y[N], z[N], one = 1;
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i - N / 2) * 0.013f;
+    nm_kernels k;
+    for (int l = 0; l < LEVELS; l++)
+        for (int act = 0; level_table(l, &k) && act < NM_ACTS; act++) {
+            if (!(k.features & NM_CPU_AVX512)) /* products of the lower levels take libm's functions */
+                continue;
+            nm_packed w = { 0 };
+            assert_true(nm_gemm_pack(&k, &w, NM_F32, &one, NM_F32, 1, false, 1, 1, NULL));
+            nm_gemm g = { .m = N, .a = x, .a_dtype = NM_F32, .lda = 1, .b = &w, .c = z, .c_dtype = NM_F32, .ldc = 1, .alpha = 1, .act = (nm_act)act };
+            void *scratch = aligned_alloc(64, (nm_gemm_scratch(&k, &g, 1) + 64) & ~(size_t)63);
+            nm_gemm_run(&k, &g, NULL, scratch);
+            k.elementwise.act(N, x, (nm_act)act, y);
+            for (int i = 0; i < N; i++)
+                if (memcmp(&y[i], &z[i], 4) != 0 && y[i] != z[i]) /* -0 and 0 may differ: alpha acc + 0 */
+                    fail_msg("%s activation %d of %.9g: %.9g, in the product %.9g", levels[l], act, (double)x[i], (double)y[i], (double)z[i]);
+            free(scratch);
+            nm_gemm_pack_free(&w);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cast_from_half), cmocka_unit_test(test_cast_to_half), cmocka_unit_test(test_tails),   cmocka_unit_test(test_patchify),
         cmocka_unit_test(test_im2col),         cmocka_unit_test(test_avgpool),      cmocka_unit_test(test_act),
+        cmocka_unit_test(test_act_equals_epilogue),
     };
     return cmocka_run_group_tests(tests, say_skipped_levels, NULL);
 }

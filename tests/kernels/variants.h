@@ -24,12 +24,7 @@ static inline bool level_table(int i, nm_kernels *k)
     uint32_t f = nm_cpu_detect() & nm_cpu_mask(levels[i]);
     if (strcmp(nm_cpu_level_name(f), levels[i]) != 0)
         return false;
-    memset(k, 0, sizeof *k);
-    k->features = f;
-    nm_attention_kernels_init(&k->attention, f);
-    nm_elementwise_kernels_init(&k->elementwise, f);
-    nm_norm_kernels_init(&k->norm, f);
-    nm_scan_kernels_init(&k->scan, f);
+    nm_kernels_init(k, f);
     return true;
 }
 

@@ -10,6 +10,7 @@
 
 NM_TARGET_PUSH(NM_ISA_AVX2)
 #include "kernels/x86/vec_avx2.h"
+#include "kernels/x86/math_avx2.h"
 #define NAME(x) x##_avx2
 #include "kernels/x86/elementwise_impl.h"
 NM_TARGET_POP

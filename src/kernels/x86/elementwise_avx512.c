@@ -10,6 +10,7 @@
 
 NM_TARGET_PUSH(NM_ISA_AVX512)
 #include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/math_avx512.h"
 #define NAME(x) x##_avx512
 #include "kernels/x86/elementwise_impl.h"
 NM_TARGET_POP

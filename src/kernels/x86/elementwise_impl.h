@@ -1,5 +1,6 @@
-/* elementwise_impl.h - conversions, sums, patches and pooling: a template, included inside a target region after a vec_*.h;
- * NAME(x) adds the suffix. Results equal elementwise_ref.c bit for bit. */
+/* elementwise_impl.h - conversions, sums, patches and pooling: a template, included inside a target region after a math_*.h;
+ * NAME(x) adds the suffix. Results equal elementwise_ref.c bit for bit, but for
+ * the activations, which are the polynomials of math_impl.h as in the products. */
 
 NM_INLINE vf load_any(const void *p, nm_dtype t, int64_t i)
 {
@@ -63,6 +64,29 @@ void NAME(nm_cast)(int64_t n, const void *src, nm_dtype src_dtype, void *dst, nm
         convert(n, src, NM_F16, dst, NM_BF16);
     else
         nm_cast_ref(n, src, src_dtype, dst, dst_dtype); /* a copy */
+}
+
+NM_INLINE void activate(int64_t n, const float *x, const nm_act act, float *y)
+{
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL)
+        vf_store(y + i, vf_activate(vf_load(x + i), act));
+    if (i < n)
+        vf_store_n(y + i, vf_activate(vf_load_n(x + i, n - i), act), n - i);
+}
+
+/* One loop per activation, each without a branch inside. */
+void NAME(nm_act)(int64_t n, const float *x, nm_act act, float *y)
+{
+    switch (act) {
+    case NM_ACT_QUICK_GELU: activate(n, x, NM_ACT_QUICK_GELU, y); break;
+    case NM_ACT_GELU: activate(n, x, NM_ACT_GELU, y); break;
+    case NM_ACT_GELU_TANH: activate(n, x, NM_ACT_GELU_TANH, y); break;
+    case NM_ACT_RELU: activate(n, x, NM_ACT_RELU, y); break;
+    case NM_ACT_SILU: activate(n, x, NM_ACT_SILU, y); break;
+    case NM_ACT_TANH: activate(n, x, NM_ACT_TANH, y); break;
+    default: activate(n, x, NM_ACT_NONE, y); break;
+    }
 }
 
 void NAME(nm_add)(int64_t n, const float *a, const float *b, float *y)

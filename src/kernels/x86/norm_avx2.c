@@ -5,11 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/gemm.h"
 #include "kernels/norm_variants.h"
 #include "kernels/x86/target.h"
 
 NM_TARGET_PUSH(NM_ISA_AVX2)
 #include "kernels/x86/vec_avx2.h"
+#include "kernels/x86/math_avx2.h"
 #define NAME(x) x##_avx2
 #include "kernels/x86/norm_impl.h"
 NM_TARGET_POP

@@ -1,4 +1,4 @@
-/* norm_impl.h - row normalisations: a template, included inside a target region after a vec_*.h; NAME(x) adds the suffix.
+/* norm_impl.h - row normalisations: a template, included inside a target region after a math_*.h; NAME(x) adds the suffix.
  *
  * Sums run in 64 lanes that are added as a tree, the order of norm_ref.c (with fused multiply-adds), so that all vector widths
  * give the same bits. */
@@ -116,20 +116,6 @@ void NAME(nm_l2norm)(int64_t rows, int64_t cols, float *x, int64_t ldx, float ep
     }
 }
 
-/* e^x for x <= 0 to about 1 ulp: x = (n + f) ln 2 with f exact to f32, 2^f by the polynomial of attention_impl.h. */
-NM_INLINE vf exp_neg(vf x)
-{
-    x = vf_max(vf_set1(-104), x); /* keeps NaN; e^-104 rounds to 0 */
-    vf l = vf_set1(0x1.715476p+0f), n = vf_round(vf_mul(x, l));
-    vf f = vf_fma(x, vf_set1(0x1.4ae0cp-26f), vf_fma(x, l, vf_sub(vf_zero(), n))); /* log2 e in two parts */
-    vf q = vf_fma(vf_set1(0x1.41fbbcp-13f), f, vf_set1(0x1.5f3e52p-10f));
-    q = vf_fma(q, f, vf_set1(0x1.3b2d4cp-7f));
-    q = vf_fma(q, f, vf_set1(0x1.c6aee8p-5f));
-    q = vf_fma(q, f, vf_set1(0x1.ebfbdcp-3f));
-    q = vf_fma(q, f, vf_set1(0x1.62e430p-1f));
-    return vf_scale2(vf_fma(q, f, vf_set1(1)), n);
-}
-
 void NAME(nm_softmax)(int64_t rows, int64_t cols, float *x, int64_t ldx)
 {
     for (int64_t r = 0; r < rows; r++, x += ldx) {
@@ -142,9 +128,9 @@ void NAME(nm_softmax)(int64_t rows, int64_t cols, float *x, int64_t ldx)
         float top = vf_hmax(m);
         m = vf_set1(top);
         for (i = 0; i + VL <= cols; i += VL)
-            vf_store(x + i, exp_neg(vf_sub(vf_load(x + i), m)));
+            vf_store(x + i, vf_exp(vf_sub(vf_load(x + i), m)));
         if (i < cols)
-            vf_store_n(x + i, exp_neg(vf_sub(vf_load_n(x + i, cols - i), m)), cols - i);
+            vf_store_n(x + i, vf_exp(vf_sub(vf_load_n(x + i, cols - i), m)), cols - i);
         vf inv = vf_set1(1 / row_sum(cols, x));
         for (i = 0; i + VL <= cols; i += VL)
             vf_store(x + i, vf_mul(vf_load(x + i), inv));
