@@ -267,6 +267,8 @@ void nm_gemm_kernels_init(nm_gemm_kernels *k, uint32_t features)
 {
     *k = (nm_gemm_kernels){ &nm_gemm_f32_ref, &nm_gemm_bf16_ref, &nm_gemm_i8_ref };
 #if defined(__x86_64__)
+    if (features & NM_CPU_AVX2)
+        *k = (nm_gemm_kernels){ &nm_gemm_f32_avx2, &nm_gemm_bf16_avx2, &nm_gemm_i8_avx2 };
     if (features & NM_CPU_AVX512) {
         k->f32 = &nm_gemm_f32_avx512;
         k->bf16 = &nm_gemm_bf16_avx512;
@@ -275,6 +277,10 @@ void nm_gemm_kernels_init(nm_gemm_kernels *k, uint32_t features)
         k->bf16 = &nm_gemm_bf16_avx512_bf16;
     if ((features & NM_CPU_AVX512_VNNI) && (features & NM_CPU_AVX512))
         k->i8 = &nm_gemm_i8_avx512_vnni;
+    if ((features & NM_CPU_AMX_BF16) && (features & NM_CPU_AVX512))
+        k->bf16 = &nm_gemm_bf16_amx;
+    if ((features & NM_CPU_AMX_INT8) && (features & NM_CPU_AVX512))
+        k->i8 = &nm_gemm_i8_amx;
 #else
     (void)features;
 #endif

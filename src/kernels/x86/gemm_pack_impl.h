@@ -3,7 +3,7 @@
 
 NM_INLINE vf load_vf(const char *p, nm_dtype t, int64_t i)
 {
-    return t == NM_F32 ? vf_load((const float *)p + i) : t == NM_BF16 ? vf_of_bf16((const uint16_t *)p + i) : vf_half((const uint16_t *)p + i);
+    return t == NM_F32 ? vf_load((const float *)p + i) : t == NM_BF16 ? vf_of_bf16((const uint16_t *)p + i) : vf_of_f16((const uint16_t *)p + i);
 }
 
 NM_INLINE vf load_vf_n(const char *p, nm_dtype t, int64_t i, int64_t n)

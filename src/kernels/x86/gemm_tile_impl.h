@@ -68,6 +68,7 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, const nm_gemm_tile *t)
 }
 
 /* One copy of the loop per number of rows, each with its accumulators in registers. */
+#undef BY_ROWS_CASES
 #define BY_ROWS_CASE(f, n) case n: f(n, t); break;
 #if MR == 4
 #define BY_ROWS_CASES(f)

@@ -12,8 +12,7 @@ NM_INLINE void wide_rows(const int rows, const nm_gemm_tile *t)
     UNROLL for (int r = 0; r < rows; r += 3)
         p[r / 3] = t->a + r * stride;
     for (int64_t i = 0; i < k; i += 2, b += 8 * VL) {
-        vi u0 = vi_load(b), u1 = vi_load(b + 4 * VL);
-        vf b0 = vf_low_half(u0), b1 = vf_low_half(u1);
+        vf b0 = vf_low_half(vi_load(b)), b1 = vf_low_half(vi_load(b + 4 * VL));
         _mm_prefetch(b + TILE_PREFETCH, _MM_HINT_T0);
         _mm_prefetch(next, _MM_HINT_T1);
         next += t->next_step;
@@ -24,7 +23,7 @@ NM_INLINE void wide_rows(const int rows, const nm_gemm_tile *t)
         }
         if (i + 1 == k)
             break;
-        b0 = vf_high_half(u0), b1 = vf_high_half(u1);
+        b0 = vf_high_half(vi_load(b)), b1 = vf_high_half(vi_load(b + 4 * VL));
         UNROLL for (int r = 0; r < rows; r++) {
             vf x = vf_set1(*(const float *)(ROW(r) + 4 * i + 4));
             c[r][0] = vf_fma(x, b0, c[r][0]);

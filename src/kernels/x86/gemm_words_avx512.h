@@ -1,7 +1,6 @@
 /* gemm_words_avx512.h - more words for the gemm templates, 16 lanes; after vec_avx512.h. */
 #define PACK_PREFETCH 512 /* bytes ahead in each of the rows that are packed */
 
-NM_INLINE vf vf_half(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 NM_INLINE vf vf_of_vi(vi x) { return _mm512_cvtepi32_ps(x); }
 NM_INLINE vi vi_of_round(vf x) { return _mm512_cvtps_epi32(x); } /* to nearest even */
 NM_INLINE vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
