@@ -15,6 +15,8 @@
 
 #define BLOCK_BYTES (384 * 1024) /* of A per block */
 #define MAX_BLOCK_ROWS 192
+#define MIN_BLOCK_ROWS 48 /* fewer would wait for B, which each block reads once */
+#define COLLIDING_BYTES 4096
 #define TASKS_PER_WORKER 8
 #define STREAM_BYTES (8 << 20) /* packed weights beyond this are not read again soon enough to keep them in the caches */
 
@@ -142,13 +144,12 @@ static int64_t converted_stride(const nm_gemm_variant *v, int64_t k)
 
 static bool converts(const nm_gemm_variant *v, const nm_gemm *g) { return v->always_convert || v->a_dtype != g->a_dtype; }
 
-static size_t scales_bytes(const nm_gemm *g) { return ((size_t)g->m * sizeof(float) + 63) & ~(size_t)63; }
-
-size_t nm_gemm_scratch(const struct nm_kernels *kn, const nm_gemm *g, int workers)
+/* Rows a multiple of 4096 bytes apart fall into one set of the first-level cache, which has 8 to 12 ways: the lines that the
+ * rows of a tile are at would drive each other out. Such blocks are copied, once per worker: 1600 x 3072 x 768 in f32 goes
+ * from 88 % to 93 % of peak by that. Two sets (2048 bytes) cost less than a copy. */
+static bool collides(const nm_gemm *g)
 {
-    const nm_gemm_variant *v = variant_of(kn, g->b->compute);
-    (void)workers;
-    return converts(v, g) ? scales_bytes(g) + (size_t)(g->m * converted_stride(v, g->b->k)) : 0;
+    return (g->lda * (int64_t)nm_dtype_size(g->a_dtype)) % COLLIDING_BYTES == 0 && g->m >= 6 && g->b->n >= 256;
 }
 
 typedef struct run_job {
@@ -159,7 +160,24 @@ typedef struct run_job {
     float *row_scale;
     int64_t blocks, block_rows, panels, panels_per_task, tasks_per_block;
     size_t panel_bytes;
+    char *copies;      /* per worker: the number of the block, and from byte 64 its rows; NULL where A is read in place */
+    size_t copy_bytes; /* of a worker */
+    int64_t copy_stride;
 } run_job;
+
+static void plan(run_job *j, const nm_gemm *g, const nm_gemm_variant *v, int workers);
+
+static size_t scales_bytes(const nm_gemm *g) { return ((size_t)g->m * sizeof(float) + 63) & ~(size_t)63; }
+
+size_t nm_gemm_scratch(const struct nm_kernels *kn, const nm_gemm *g, int workers)
+{
+    const nm_gemm_variant *v = variant_of(kn, g->b->compute);
+    run_job j;
+    if (converts(v, g))
+        return scales_bytes(g) + (size_t)(g->m * converted_stride(v, g->b->k));
+    plan(&j, g, v, workers);
+    return collides(g) ? j.copy_bytes * (size_t)workers : 0;
+}
 
 static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
@@ -187,14 +205,14 @@ static void prefetch_result(const nm_gemm *g, int64_t row, int rows, int64_t col
     }
 }
 
-/* Rows begin..end of C by one panel: equal tiles of at most mr rows. */
-static void run_panel(const run_job *j, int64_t begin, int64_t end, int64_t panel, int *configured)
+/* Rows begin..end of C by one panel, in equal tiles of at most mr rows; `a` is row `begin`. */
+static void run_panel(const run_job *j, const char *a, int64_t a_stride, int64_t begin, int64_t end, int64_t panel, int *configured)
 {
     const nm_gemm_variant *v = j->v;
     _Alignas(64) float acc[NM_GEMM_MAX_MR * NM_GEMM_MAX_NR];
     int64_t tiles = ceil_div(end - begin, v->mr), step = ceil_div(ceil_div(end - begin, tiles), v->row_step) * v->row_step, col = panel * v->nr;
     int cols = (int)min64(v->nr, j->g->b->n - col);
-    nm_gemm_tile t = { .k = j->g->b->k, .a_stride = j->a_stride, .panel = (const char *)j->g->b->data + (size_t)panel * j->panel_bytes, .acc = acc };
+    nm_gemm_tile t = { .k = j->g->b->k, .a_stride = a_stride, .panel = (const char *)j->g->b->data + (size_t)panel * j->panel_bytes, .acc = acc };
     t.next = t.panel;
     if (tiles > 1 && panel + 1 < j->panels) { /* with one tile the loop's own prefetches run into the next panel */
         t.next = t.panel + j->panel_bytes;
@@ -202,7 +220,7 @@ static void run_panel(const run_job *j, int64_t begin, int64_t end, int64_t pane
     }
     for (int64_t row = begin; row < end; row += step) {
         t.rows = (int)min64(step, end - row);
-        t.a = j->a + row * j->a_stride;
+        t.a = a + (row - begin) * a_stride;
         if (v->configure && t.rows != *configured)
             v->configure(*configured = t.rows);
         prefetch_result(j->g, row, t.rows, col, cols);
@@ -213,53 +231,68 @@ static void run_panel(const run_job *j, int64_t begin, int64_t end, int64_t pane
     }
 }
 
+/* The worker's copy of a block of rows, made when it comes to the block. */
+static const char *copied_block(const run_job *j, int64_t block, int64_t begin, int64_t end, int worker)
+{
+    char *mine = j->copies + (size_t)worker * j->copy_bytes;
+    int64_t *held = (int64_t *)(void *)mine, bytes = j->g->b->k * (int64_t)nm_dtype_size(j->g->a_dtype);
+    for (int64_t r = begin; *held != block && r < end; r++)
+        memcpy(mine + 64 + (r - begin) * j->copy_stride, j->a + r * j->a_stride, (size_t)bytes);
+    *held = block;
+    return mine + 64;
+}
+
 /* Task t is panels from (t % tasks_per_block) of row block t / tasks_per_block: neighbours share rows of A. */
 static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
 {
     const run_job *j = arg;
     int configured = 0;
-    (void)worker;
     for (int64_t t = begin; t < end; t++) {
-        int64_t row = t / j->tasks_per_block * j->block_rows, panel = t % j->tasks_per_block * j->panels_per_task;
-        int64_t row_end = min64(row + j->block_rows, j->g->m), panel_end = min64(panel + j->panels_per_task, j->panels);
+        int64_t block = t / j->tasks_per_block, row = block * j->block_rows, row_end = min64(row + j->block_rows, j->g->m);
+        int64_t panel = t % j->tasks_per_block * j->panels_per_task, panel_end = min64(panel + j->panels_per_task, j->panels);
+        const char *a = j->copies ? copied_block(j, block, row, row_end, worker) : j->a + row * j->a_stride;
         for (; panel < panel_end; panel++)
-            run_panel(j, row, row_end, panel, &configured);
+            run_panel(j, a, j->copies ? j->copy_stride : j->a_stride, row, row_end, panel, &configured);
     }
     if (j->v->release && configured)
         j->v->release();
 }
 
 /* Equal blocks of rows, whole tiles each, that fit BLOCK_BYTES; then panels per task so that every worker gets several. */
-static void plan(run_job *j, int workers)
+static void plan(run_job *j, const nm_gemm *g, const nm_gemm_variant *v, int workers)
 {
-    const nm_gemm_variant *v = j->v;
-    int64_t m = j->g->m, row_bytes = (int64_t)nm_dtype_size(v->a_dtype) * j->g->b->k;
-    int64_t most = min64(MAX_BLOCK_ROWS, BLOCK_BYTES / (row_bytes + 1)) / v->mr * v->mr;
-    most = most < 2 * v->mr ? 2 * v->mr : most;
-    j->blocks = ceil_div(m, most);
-    j->block_rows = ceil_div(ceil_div(m, j->blocks), v->mr) * v->mr;
-    if (j->blocks == 1)
-        j->block_rows = m;
-    j->blocks = ceil_div(m, j->block_rows);
-    j->panels = ceil_div(j->g->b->n, v->nr);
+    int64_t row_bytes = (int64_t)nm_dtype_size(v->a_dtype) * g->b->k, most = min64(MAX_BLOCK_ROWS, BLOCK_BYTES / (row_bytes + 1)) / v->mr * v->mr;
+    int64_t least = ceil_div(MIN_BLOCK_ROWS, v->mr) * v->mr;
+    *j = (run_job){ .v = v, .g = g, .a = g->a, .a_stride = g->lda * (int64_t)nm_dtype_size(g->a_dtype), .panel_bytes = panel_bytes(v, g->b->k) };
+    j->blocks = ceil_div(g->m, most < least ? least : most);
+    j->block_rows = j->blocks == 1 ? g->m : ceil_div(ceil_div(g->m, j->blocks), v->mr) * v->mr;
+    j->blocks = ceil_div(g->m, j->block_rows);
+    j->panels = ceil_div(g->b->n, v->nr);
     int64_t per_task = j->blocks * j->panels / ((int64_t)workers * TASKS_PER_WORKER);
     j->panels_per_task = per_task < 1 ? 1 : min64(per_task, 8);
     j->tasks_per_block = ceil_div(j->panels, j->panels_per_task);
+    j->copy_stride = ((row_bytes + 63) & ~(int64_t)63) + 64 * (row_bytes % 128 == 0);
+    j->copy_bytes = 64 + (size_t)(j->block_rows * j->copy_stride);
 }
 
 void nm_gemm_run(const struct nm_kernels *kn, const nm_gemm *g, nm_pool *pool, void *scratch)
 {
     const nm_gemm_variant *v = variant_of(kn, g->b->compute);
+    int workers = nm_pool_size(pool);
+    run_job j;
     if (g->m <= 0 || g->b->n <= 0)
         return;
-    run_job j = { .v = v, .g = g, .a = g->a, .a_stride = g->lda * (int64_t)nm_dtype_size(g->a_dtype), .panel_bytes = panel_bytes(v, g->b->k) };
+    plan(&j, g, v, workers);
     if (converts(v, g)) {
         j.row_scale = scratch;
         j.a = (const char *)scratch + scales_bytes(g);
         j.a_stride = converted_stride(v, g->b->k);
-        nm_parallel_for(pool, g->m, ceil_div(g->m, (int64_t)nm_pool_size(pool) * TASKS_PER_WORKER), convert_rows, &j);
+        nm_parallel_for(pool, g->m, ceil_div(g->m, (int64_t)workers * TASKS_PER_WORKER), convert_rows, &j);
+    } else if (collides(g)) {
+        j.copies = scratch;
+        for (int w = 0; w < workers; w++)
+            *(int64_t *)(void *)(j.copies + (size_t)w * j.copy_bytes) = -1;
     }
-    plan(&j, nm_pool_size(pool));
     nm_parallel_for(pool, j.blocks * j.tasks_per_block, 1, run_tasks, &j);
 }
 

@@ -312,8 +312,11 @@ static void blocks_of(const nm_kernels *kn, nm_dtype compute, const char *name)
     p.bias = true;
     p.act = NM_ACT_QUICK_GELU;
     check(kn, compute, name, &p, pool);
-    p = plain(40, 64, 1024); /* rows 4096 bytes apart */
-    check(kn, compute, name, &p, pool);
+    for (int bf16 = 0; bf16 < 2; bf16++) { /* rows 4096 bytes apart are copied, by both workers */
+        p = plain(130, 260, 1024 << bf16);
+        p.a_dtype = bf16 ? NM_BF16 : NM_F32;
+        check(kn, compute, name, &p, pool);
+    }
     nm_pool_free(pool);
 }
 

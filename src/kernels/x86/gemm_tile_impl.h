@@ -14,11 +14,6 @@
 
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
-#ifdef __clang__
-#define UNROLL NM_PRAGMA(clang loop unroll(full))
-#else
-#define UNROLL NM_PRAGMA(GCC unroll 16)
-#endif
 #define ROW(r) (p[(r) / 3] + (r) % 3 * stride)
 
 NM_INLINE void JOIN(TILE, _rows)(const int rows, const nm_gemm_tile *t)

@@ -22,6 +22,13 @@
 #define NM_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Before a loop of few steps whose arrays are to live in registers. */
+#ifdef __clang__
+#define UNROLL NM_PRAGMA(clang loop unroll(full))
+#else
+#define UNROLL NM_PRAGMA(GCC unroll 16)
+#endif
+
 #define NM_INLINE static inline __attribute__((always_inline))
 
 #endif
