@@ -300,6 +300,46 @@ static void test_epilogues(void **state)
     each_variant(epilogues_of);
 }
 
+/* The activations on their own (a product by 1) over all magnitudes: within 1.5e-7 |x| of the exact value, tanh within 3 ulp. */
+static void activations_of(const nm_kernels *kn, nm_dtype compute, const char *name)
+{
+    enum { COUNT = 1 << 17 };
+    static float x[COUNT], y[COUNT];
+    float one = 1;
+    nm_packed b = { 0 };
+    if (compute != NM_F32)
+        return;
+    assert_true(nm_gemm_pack(kn, &b, NM_F32, &one, NM_F32, 1, false, 1, 1, NULL));
+    for (int i = 0; i < COUNT; i++) { /* half over all exponents, half within +-8 */
+        uint32_t u = (uint32_t)i << 16 | 0x1234;
+        memcpy(&x[i], &u, 4);
+        if (i & 1)
+            x[i] = rnd() * 8;
+        if (!isfinite(x[i]))
+            x[i] = 0;
+    }
+    for (int act = 0; act < NM_ACTS; act++) {
+        nm_gemm g = { .m = COUNT, .a = x, .a_dtype = NM_F32, .lda = 1, .b = &b, .c = y, .c_dtype = NM_F32, .ldc = 1, .alpha = 1, .act = (nm_act)act };
+        double worst = 0;
+        run(kn, &g, NULL);
+        for (int i = 0; i < COUNT; i++) {
+            double want = activate(x[i], g.act), error = fabs(y[i] - want), size = act == NM_ACT_TANH ? fabs(want) : fabs((double)x[i]);
+            if (error > 1e-37 && error / size > worst)
+                worst = error / size;
+            if (!(error <= (act == NM_ACT_TANH ? 3 * 0x1p-23 * size : 1.5e-7 * size) + 1e-37))
+                fail_msg("%s activation %d of %.9g: expected %.9g got %.9g", name, act, x[i], want, y[i]);
+        }
+        printf("  %s activation %d: largest error %.2e |%s|\n", name, act, worst, act == NM_ACT_TANH ? "y" : "x");
+    }
+    nm_gemm_pack_free(&b);
+}
+
+static void test_activations(void **state)
+{
+    (void)state;
+    each_variant(activations_of);
+}
+
 /* Larger products, so that there are several blocks of rows, on two threads. */
 static void blocks_of(const nm_kernels *kn, nm_dtype compute, const char *name)
 {
@@ -456,7 +496,7 @@ static void test_packing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes), cmocka_unit_test(test_epilogues), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_epilogues), cmocka_unit_test(test_activations), cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_invariance), cmocka_unit_test(test_values), cmocka_unit_test(test_packing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

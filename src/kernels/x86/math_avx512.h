@@ -7,5 +7,6 @@ NM_INLINE vf vf_copysign(vf x, vf sign) /* x >= 0 */
 }
 NM_INLINE __mmask16 vf_gt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 NM_INLINE vf vf_select(__mmask16 m, vf yes, vf no) { return _mm512_mask_mov_ps(no, m, yes); }
+NM_INLINE vf vf_pick(vi i, const float t[16]) { return _mm512_permutexvar_ps(i, _mm512_loadu_ps(t)); } /* t[i % 16] */
 
 #include "kernels/x86/math_impl.h"

@@ -52,6 +52,24 @@ NM_INLINE vf vf_tanh(vf x)
     return vf_select(vf_gt(t, vf_set1(0.599609375f)), large, vf_fma(vf_mul(p, s), x, x));
 }
 
+/* x Phi(x). With 16 lanes: Phi(|x|) - 1/2 is one of 16 polynomials, whose coefficients one permutation each picks from a register;
+ * about 17 instead of 41 cycles per vector (Zen 4) for the form with erf. Beyond 5.6 Phi is 0 or 1 to f32. */
+#if VL == 16
+#include "kernels/x86/gelu_table.inc"
+
+NM_INLINE vf vf_gelu(vf x)
+{
+    vf u = vf_fma(vf_min(vf_set1(5.599999f), vf_abs(x)), vf_set1(1 / 0.35f), vf_set1(-0.5f));
+    vf v = vf_add(u, vf_set1(0x1.8p23f)); /* the low bits of v are the nearest integer */
+    vf f = vf_sub(u, vf_sub(v, vf_set1(0x1.8p23f))), q = vf_pick(vi_of_f(v), gelu_table[5]);
+    UNROLL for (int p = 4; p >= 0; p--)
+        q = vf_fma(q, f, vf_pick(vi_of_f(v), gelu_table[p]));
+    return vf_mul(x, vf_add(vf_set1(0.5f), vf_copysign(q, x)));
+}
+#else
+NM_INLINE vf vf_gelu(vf x) { return vf_mul(vf_mul(vf_set1(0.5f), x), vf_add(vf_set1(1), vf_erf(vf_mul(x, vf_set1(0.70710678f))))); }
+#endif
+
 /* x / (1 + e^z) */
 NM_INLINE vf vf_times_sigmoid(vf x, vf z) { return vf_div(x, vf_add(vf_set1(1), vf_exp(z))); }
 
@@ -61,7 +79,7 @@ NM_INLINE vf vf_activate(vf x, nm_act act)
     vf s, z;
     switch (act) {
     case NM_ACT_QUICK_GELU: return vf_times_sigmoid(x, vf_mul(vf_set1(-1.702f), x));
-    case NM_ACT_GELU: return vf_mul(vf_mul(vf_set1(0.5f), x), vf_add(vf_set1(1), vf_erf(vf_mul(x, vf_set1(0.70710678f)))));
+    case NM_ACT_GELU: return vf_gelu(x);
     case NM_ACT_GELU_TANH:
         s = vf_mul(x, x);
         z = vf_mul(x, vf_poly(s, vf_set1(-2 * 0.79788456f * 0.044715f), -2 * 0.79788456f));
