@@ -31,6 +31,7 @@
     V(models_new) \
     V(train) \
     V(data_emoji) \
+    V(verify) \
     V(completions)
 
 #define DECLARE(name) extern const cli_verb cli_verb_##name;

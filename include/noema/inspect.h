@@ -40,6 +40,10 @@ typedef struct noema_plane { const void *data; size_t size; /* bytes */ int heig
 /* u8 0: f32 [3, H, W], normalised; u8 1: the pixels before normalisation, [H, W, 3]. out->data is p's until its next use. */
 NOEMA_API noema_status noema_preprocess_file(noema_preprocess *p, const char *path, int u8, noema_plane *out, noema_error *err);
 
+/* The same for the bytes of a picture file; `name` is for messages. */
+NOEMA_API noema_status noema_preprocess_bytes(noema_preprocess *p, const void *bytes, size_t size, const char *name, int u8, noema_plane *out,
+                                              noema_error *err);
+
 /* ---- checkpoints ---- */
 
 /* The tensors of a checkpoint in any container that noema reads: the file is mapped, nothing is loaded or executed. */

@@ -91,24 +91,35 @@ static noema_status reserve(noema_preprocess *p, size_t bytes, noema_error *err)
     return NOEMA_OK;
 }
 
-noema_status noema_preprocess_file(noema_preprocess *p, const char *path, int u8, noema_plane *out, noema_error *err)
+static noema_status run_rule(noema_preprocess *p, const nm_image *im, const char *name, int u8, noema_plane *out, noema_error *err)
 {
-    const nm_image *im;
     int h, w;
     size_t bytes;
-    noema_status s = nm_preprocess_load(&p->rule, p->scratch, path, NULL, &im, err);
-    if (s == NOEMA_OK)
-        s = nm_preprocess_size(&p->rule, im->width, im->height, &h, &w, err);
+    noema_status s = nm_preprocess_size(&p->rule, im->width, im->height, &h, &w, err);
     if (s != NOEMA_OK)
         return s;
     if (!nm_mul_size((size_t)h * 3, (size_t)w, &bytes) || !nm_mul_size(bytes, u8 ? 1 : sizeof(float), &bytes))
-        return nm_fail(err, NOEMA_E_LIMIT, "%s: %d x %d pixels are too many", path, w, h);
+        return nm_fail(err, NOEMA_E_LIMIT, "%s: %d x %d pixels are too many", name, w, h);
     s = reserve(p, bytes, err);
     if (s == NOEMA_OK)
         s = u8 ? nm_preprocess_run_u8(&p->rule, p->scratch, im, p->data, err) : nm_preprocess_run(&p->rule, p->scratch, im, p->data, err);
     if (s == NOEMA_OK)
         *out = (noema_plane){ p->data, bytes, h, w };
     return s;
+}
+
+noema_status noema_preprocess_file(noema_preprocess *p, const char *path, int u8, noema_plane *out, noema_error *err)
+{
+    const nm_image *im;
+    noema_status s = nm_preprocess_load(&p->rule, p->scratch, path, NULL, &im, err);
+    return s == NOEMA_OK ? run_rule(p, im, path, u8, out, err) : s;
+}
+
+noema_status noema_preprocess_bytes(noema_preprocess *p, const void *bytes, size_t size, const char *name, int u8, noema_plane *out, noema_error *err)
+{
+    const nm_image *im;
+    noema_status s = nm_preprocess_load_bytes(&p->rule, p->scratch, bytes, size, name, NULL, &im, err);
+    return s == NOEMA_OK ? run_rule(p, im, name, u8, out, err) : s;
 }
 
 void noema_sha256(const void *data, size_t size, char hex[65]) { nm_sha256_hex(data, size, hex); }
