@@ -40,36 +40,40 @@ typedef struct meaning { uint32_t cp[NM_EMOJI_MAX_CP]; int n; } meaning;
 
 /* Fonts repeat each ligature mirrored, for right-to-left text: further sequences of a glyph that has a meaning. */
 typedef struct other { meaning m; unsigned glyph; } other;
-typedef struct meanings { meaning *of; other *others; size_t n_others; } meanings;
+typedef struct meanings { meaning *of; size_t n_glyphs; other *others; size_t n_others; int64_t steps; } meanings;
 
-static void set_single(meaning *m, uint32_t glyph, uint32_t cp)
+/* Ranges and lists of a hostile font can all point at the same large one: the work as a whole is bounded, too. */
+enum { MAX_STEPS = 1 << 24 };
+static bool spend(meanings *m) { return --m->steps > 0; }
+
+static void set_single(meanings *m, uint32_t glyph, uint32_t cp)
 {
-    if (glyph < MAX_GLYPHS && glyph && !m[glyph].n && cp <= 0x10FFFF) {
-        m[glyph].cp[0] = cp;
-        m[glyph].n = 1;
+    if (glyph < m->n_glyphs && glyph && !m->of[glyph].n && cp <= 0x10FFFF) {
+        m->of[glyph].cp[0] = cp;
+        m->of[glyph].n = 1;
     }
 }
 
-static void read_format12(table t, meaning *m)
+static void read_format12(table t, meanings *m)
 {
     size_t n = u32(t, 12);
     if (n > t.n / 12)
         n = t.n / 12;
     for (size_t i = 0; i < n; i++) {
         uint32_t a = u32(t, 16 + 12 * i), z = u32(t, 20 + 12 * i), g = u32(t, 24 + 12 * i);
-        for (uint32_t c = a; c >= a && c <= z && c - a < MAX_GLYPHS && g < MAX_GLYPHS && c - a < MAX_GLYPHS - g; c++)
+        for (uint32_t c = a; c >= a && c <= z && c - a < MAX_GLYPHS && g < MAX_GLYPHS && c - a < MAX_GLYPHS - g && spend(m); c++)
             set_single(m, g + (c - a), c);
     }
 }
 
-static void read_format4(table t, meaning *m)
+static void read_format4(table t, meanings *m)
 {
     size_t n = u16(t, 6) / 2;
     for (size_t i = 0; i < n; i++) {
         unsigned end = u16(t, 14 + 2 * i), start = u16(t, 16 + 2 * n + 2 * i), delta = u16(t, 16 + 4 * n + 2 * i);
         size_t range_at = 16 + 6 * n + 2 * i;
         unsigned range = u16(t, range_at);
-        for (unsigned c = start; c <= end && c < 0xFFFF; c++) {
+        for (unsigned c = start; c <= end && c < 0xFFFF && spend(m); c++) {
             unsigned g = range ? u16(t, range_at + range + 2 * (size_t)(c - start)) : c;
             if (g)
                 set_single(m, (g + delta) & 0xFFFF, c);
@@ -77,7 +81,7 @@ static void read_format4(table t, meaning *m)
     }
 }
 
-static void read_cmap(table cmap, meaning *m)
+static void read_cmap(table cmap, meanings *m)
 {
     unsigned n = u16(cmap, 2);
     for (int want = 12; want >= 4; want -= 8) /* the full repertoire first */
@@ -94,13 +98,13 @@ static void read_cmap(table cmap, meaning *m)
 }
 
 /* The i-th glyph of a coverage table; -1 past its end. */
-static int covered(table t, unsigned i)
+static int covered(table t, unsigned i, meanings *m)
 {
     if (u16(t, 0) == 1)
         return i < u16(t, 2) && 4 + 2 * (size_t)i + 2 <= t.n ? (int)u16(t, 4 + 2 * (size_t)i) : -1;
     if (u16(t, 0) != 2)
         return -1;
-    for (size_t r = 0, n = u16(t, 2); r < n && 10 + 6 * r <= t.n; r++) {
+    for (size_t r = 0, n = u16(t, 2); r < n && 10 + 6 * r <= t.n && spend(m); r++) {
         unsigned a = u16(t, 4 + 6 * r), z = u16(t, 6 + 6 * r), first = u16(t, 8 + 6 * r);
         if (z >= a && i >= first && i - first <= z - a)
             return (int)(a + (i - first));
@@ -109,16 +113,19 @@ static int covered(table t, unsigned i)
 }
 
 /* Appends what a glyph stands for, without variation selectors; false when it is unknown or too long. */
-static bool append(meaning *to, const meaning *m, unsigned glyph)
+static bool append(meaning *to, const meanings *m, unsigned glyph)
 {
-    for (int i = 0; i < m[glyph].n; i++) {
-        if (m[glyph].cp[i] == 0xFE0F)
+    if (glyph >= m->n_glyphs)
+        return false;
+    const meaning *part = &m->of[glyph];
+    for (int i = 0; i < part->n; i++) {
+        if (part->cp[i] == 0xFE0F)
             continue;
         if (to->n == NM_EMOJI_MAX_CP)
             return false;
-        to->cp[to->n++] = m[glyph].cp[i];
+        to->cp[to->n++] = part->cp[i];
     }
-    return m[glyph].n != 0;
+    return part->n != 0;
 }
 
 static bool same(const meaning *a, const meaning *b) { return a->n == b->n && !memcmp(a->cp, b->cp, (size_t)a->n * sizeof *a->cp); }
@@ -128,10 +135,10 @@ static bool read_ligature(table t, unsigned first, meanings *m)
 {
     unsigned glyph = u16(t, 0), n = u16(t, 2);
     meaning seq = { .n = 0 };
-    if (!n || n > 2 * NM_EMOJI_MAX_CP || !glyph || !append(&seq, m->of, first))
+    if (!n || n > 2 * NM_EMOJI_MAX_CP || !glyph || glyph >= m->n_glyphs || !append(&seq, m, first))
         return false;
     for (size_t i = 1; i < n; i++)
-        if (!append(&seq, m->of, u16(t, 4 + 2 * (i - 1))))
+        if (!append(&seq, m, u16(t, 4 + 2 * (i - 1))))
             return false;
     if (!seq.n)
         return false;
@@ -139,7 +146,7 @@ static bool read_ligature(table t, unsigned first, meanings *m)
         m->of[glyph] = seq;
         return true;
     }
-    if (!same(&m->of[glyph], &seq) && m->n_others < MAX_OTHERS)
+    if (!same(&m->of[glyph], &seq) && m->n_others < (m->n_glyphs < MAX_OTHERS ? m->n_glyphs : MAX_OTHERS))
         m->others[m->n_others++] = (other){ seq, glyph };
     return false;
 }
@@ -151,31 +158,29 @@ static bool read_ligatures(table t, meanings *m)
         return false;
     table coverage = from(t, u16(t, 2));
     unsigned n_sets = u16(t, 4);
-    for (unsigned s = 0; s < n_sets && 6 + 2 * (size_t)s + 2 <= t.n; s++) {
-        int first = covered(coverage, s);
+    for (unsigned s = 0; s < n_sets && 6 + 2 * (size_t)s + 2 <= t.n && spend(m); s++) {
+        int first = covered(coverage, s, m);
         table set = from(t, u16(t, 6 + 2 * (size_t)s));
         unsigned n = u16(set, 0);
-        for (size_t k = 0; k < n && first >= 0 && 2 + 2 * k + 2 <= set.n; k++)
+        for (size_t k = 0; k < n && first >= 0 && 2 + 2 * k + 2 <= set.n && spend(m); k++)
             learnt |= read_ligature(from(set, u16(set, 2 + 2 * k)), (unsigned)first, m);
     }
     return learnt;
 }
 
-/* Ligatures of ligatures (a skin tone, then a profession) need the meaning of their parts first: a few passes. `budget`
- * bounds the subtables visited, since a hostile table can point all of them at one large ligature list. */
+/* Ligatures of ligatures (a skin tone, then a profession) need the meaning of their parts first: a few passes. */
 static void read_gsub(table gsub, meanings *m)
 {
     table list = from(gsub, u16(gsub, 8));
     unsigned n = u16(list, 0);
     bool learnt = true;
-    int budget = 4096;
     for (int pass = 0; pass < PASSES && learnt; pass++) {
         learnt = false;
         m->n_others = 0; /* each pass sees all of them again */
         for (size_t i = 0; i < n && 2 + 2 * i + 2 <= list.n; i++) {
             table lookup = from(list, u16(list, 2 + 2 * i));
             unsigned type = u16(lookup, 0), n_sub = u16(lookup, 4);
-            for (size_t k = 0; k < n_sub && 6 + 2 * k + 2 <= lookup.n && budget-- > 0; k++) {
+            for (size_t k = 0; k < n_sub && 6 + 2 * k + 2 <= lookup.n && spend(m); k++) {
                 table sub = from(lookup, u16(lookup, 6 + 2 * k));
                 if (type == 7 && u16(sub, 2) == 4) /* an extension holds a far ligature table */
                     learnt |= read_ligatures(from(sub, u32(sub, 4)), m);
@@ -189,7 +194,7 @@ static void read_gsub(table gsub, meanings *m)
 typedef struct found {
     nm_emoji *list;
     size_t n, cap;
-    const meaning *m;
+    meanings *m;
     uint32_t *seen; /* per glyph: 1 + its index in list */
     table cbdt;
 } found;
@@ -215,7 +220,7 @@ static bool add(found *f, const meaning *m, const unsigned char *png, size_t siz
 static bool add_picture(found *f, unsigned glyph, unsigned format, size_t at)
 {
     size_t head = format == 17 ? 5 : format == 18 ? 8 : 0;
-    if (glyph >= MAX_GLYPHS || !f->m[glyph].n || f->seen[glyph] || format < 17 || format > 19)
+    if (!spend(f->m) || glyph >= f->m->n_glyphs || !f->m->of[glyph].n || f->seen[glyph] || format < 17 || format > 19)
         return true;
     table t = from(f->cbdt, at);
     size_t n = u32(t, head);
@@ -223,7 +228,7 @@ static bool add_picture(found *f, unsigned glyph, unsigned format, size_t at)
     if (n < 8 || n > MAX_PNG || n > png.n || memcmp(png.p, "\x89PNG\r\n\x1a\n", 8))
         return true;
     f->seen[glyph] = (uint32_t)f->n + 1;
-    return add(f, &f->m[glyph], png.p, n);
+    return add(f, &f->m->of[glyph], png.p, n);
 }
 
 /* One index subtable: glyphs first..last and where their images lie in CBDT. */
@@ -232,6 +237,8 @@ static bool read_index(found *f, table t, unsigned first, unsigned last)
     unsigned format = u16(t, 0), image = u16(t, 2);
     size_t base = u32(t, 4);
     bool ok = true;
+    if (f->m->steps <= 0)
+        return true;
     size_t step = format == 4 ? 4 : 2, listed = format == 4 ? u32(t, 8) : u32(t, 20), at = format == 4 ? 12 : 24;
     switch (format) {
     case 1: for (unsigned g = first; g <= last && ok && 12 + 4 * (size_t)(g - first) <= t.n; g++)
@@ -283,11 +290,13 @@ noema_status nm_emoji_list(nm_emoji **out, size_t *n, const void *font, size_t s
     if (!cmap.n || !cblc.n || !cbdt.n)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: not a bitmap emoji font: expected the tables cmap, CBLC and CBDT, missing %s%s%s", name,
                        cmap.n ? "" : "cmap ", cblc.n ? "" : "CBLC ", cbdt.n ? "" : "CBDT");
-    meanings m = { nm_calloc(MAX_GLYPHS, sizeof *m.of), nm_calloc(MAX_OTHERS, sizeof *m.others), 0 };
-    found f = { .m = m.of, .seen = nm_calloc(MAX_GLYPHS, sizeof *f.seen), .cbdt = cbdt };
+    /* a glyph with a picture takes at least four bytes of index: a small file needs no large tables */
+    size_t glyphs = size / 4 < MAX_GLYPHS ? size / 4 : MAX_GLYPHS, others = glyphs < MAX_OTHERS ? glyphs : MAX_OTHERS;
+    meanings m = { nm_calloc(glyphs, sizeof *m.of), glyphs, nm_calloc(others, sizeof *m.others), 0, MAX_STEPS };
+    found f = { .m = &m, .seen = nm_calloc(glyphs, sizeof *f.seen), .cbdt = cbdt };
     bool ok = m.of && m.others && f.seen;
     if (ok) {
-        read_cmap(cmap, m.of);
+        read_cmap(cmap, &m);
         read_gsub(find_table(t, "GSUB"), &m);
         ok = read_strikes(&f, cblc);
         for (size_t i = 0; i < m.n_others && ok; i++) {

@@ -82,6 +82,8 @@ static noema_status read_frame(nm_image *im, const nm_image_in *in, GifFileType 
     int64_t w = d->Left + (int64_t)d->Width, h = d->Top + (int64_t)d->Height;
     if (d->Width < 1 || d->Height < 1 || d->Left < 0 || d->Top < 0)
         return nm_image_bad(in, "GIF", "bad frame size %d x %d", d->Width, d->Height);
+    if ((uint64_t)d->Width * (uint64_t)d->Height / 4096 > in->size) /* a code of at least 9 bits stands for at most 4096 pixels */
+        return nm_image_bad(in, "GIF", "truncated: %zu bytes cannot hold %d x %d pixels", in->size, d->Width, d->Height);
     const ColorMapObject *m = d->ColorMap ? d->ColorMap : g->SColorMap;
     bool grey = !m || is_ramp(m);
     noema_status st = nm_image_begin(im, in, grey ? NM_MODE_L : NM_MODE_P, w > g->SWidth ? w : g->SWidth, h > g->SHeight ? h : g->SHeight);

@@ -18,6 +18,7 @@ typedef struct jpeg_state {
     struct jpeg_decompress_struct d;
     struct jpeg_error_mgr errors;
     struct jpeg_source_mgr src;
+    struct jpeg_progress_mgr progress;
     jmp_buf on_error;
     char message[JMSG_LENGTH_MAX];
     bool allow_truncated, truncated;
@@ -36,6 +37,15 @@ static void error_exit(j_common_ptr c)
 static void emit_message(j_common_ptr c, int level) { (void)c, (void)level; }
 static void output_message(j_common_ptr c) { (void)c; }
 static void no_op(j_decompress_ptr d) { (void)d; }
+
+/* A progressive file can repeat tiny scans, each of which visits every block: real ones have about ten. */
+enum { MAX_SCANS = 500 };
+static void count_scans(j_common_ptr c)
+{
+    j_decompress_ptr d = (j_decompress_ptr)c;
+    if (d->input_scan_number > MAX_SCANS)
+        ERREXIT(d, JERR_BAD_PROGRESSION);
+}
 
 static boolean fill_input(j_decompress_ptr d)
 {
@@ -193,6 +203,8 @@ static noema_status guarded(jpeg_state *s, nm_image *im, const nm_image_in *in)
                             : nm_image_bad(in, "JPEG", "%s", s->message);
     jpeg_create_decompress(&s->d);
     s->d.src = &s->src;
+    s->progress.progress_monitor = count_scans;
+    s->d.progress = &s->progress;
     return run(s, im, in);
 }
 

@@ -268,6 +268,32 @@ static void test_bmp(void **state)
     nm_image_free(&im);
 }
 
+/* A progressive picture whose last scan is repeated 20,000 times must not take minutes. */
+static void test_many_scans(void **state)
+{
+    (void)state;
+    noema_error err = NOEMA_ERROR_INIT;
+    nm_image im = { 0 };
+    nm_map m;
+    assert_int_equal(nm_map_file(&m, MEDIA "/images/syn_progressive_420.jpg", &err), NOEMA_OK);
+    size_t scan = m.size - 2;
+    while (scan > 2 && !(m.data[scan] == 0xFF && m.data[scan + 1] == 0xDA)) /* the last start of scan */
+        scan--;
+    assert_true(scan > 2);
+    size_t n = m.size - 2 - scan, copies = 20000, at = scan;
+    unsigned char *big = malloc(scan + copies * n + 2);
+    memcpy(big, m.data, scan);
+    for (size_t i = 0; i < copies; i++, at += n)
+        memcpy(big + at, m.data + scan, n);
+    big[at] = 0xFF, big[at + 1] = 0xD9;
+    double t = seconds();
+    assert_int_equal(nm_image_decode(&im, big, at + 2, "scans.jpg", NULL, &err), NOEMA_E_FORMAT);
+    assert_true(seconds() - t < 5.0);
+    free(big);
+    nm_unmap(&m);
+    nm_image_free(&im);
+}
+
 /* Every prefix of a small file of each kind is an error or a picture, never a crash (sanitizer builds see overreads). */
 static void test_prefixes(void **state)
 {
@@ -299,7 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_files), cmocka_unit_test(test_limit),       cmocka_unit_test(test_sniff),
         cmocka_unit_test(test_reuse),     cmocka_unit_test(test_orientation), cmocka_unit_test(test_bmp),
-        cmocka_unit_test(test_prefixes),  cmocka_unit_test(test_window),
+        cmocka_unit_test(test_prefixes),  cmocka_unit_test(test_window),  cmocka_unit_test(test_many_scans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
