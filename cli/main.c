@@ -12,6 +12,8 @@
     V(embed) \
     V(classify) \
     V(match) \
+    V(caption) \
+    V(ask) \
     V(index) \
     V(search) \
     V(similar) \

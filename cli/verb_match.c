@@ -3,13 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "pictures.h"
 
 static const cli_option options[] = {
     { "image", 'i', CLI_LIST, "FILE", "a picture, or .npy tensors (each row a picture)" },
     { "text", 't', CLI_LIST, "T", "a text" },
     { "text-file", 0, CLI_LIST, "FILE", "one text per line, kept as it is" },
-    { "head", 0, CLI_STRING, "itc|itm", "which head scores (BLIP's itm: a later part of noema)" },
+    { "head", 0, CLI_STRING, "itc|itm", "BLIP: cosines of the vectors (itc), or the head that looks at both (itm)" },
+    { "itm-token", 0, CLI_STRING, "enc|cls", "with --head itm: what the texts begin with (default: the model's own)" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
@@ -122,6 +123,90 @@ static int match(cli *c, noema_session *s, const noema_model_info *info, const c
     return code;
 }
 
+/* ---- models with heads of their own: BLIP ---- */
+
+typedef struct head_job {
+    cli *c;
+    noema_session *s;
+    const cli_texts *texts;
+    noema_match_options o;
+    bool pair;
+} head_job;
+
+/* Rows of pictures that could not be read are left out. */
+static void print_heads(const head_job *j, size_t n, const char *const *names, const noema_error *errors, const float *scores, const float *probs)
+{
+    cli_buf b = { 0 }, rows[2] = { { 0 }, { 0 } };
+    size_t k = j->texts->n, shown = 0;
+    cli_puts(&b, "{\"images\":[");
+    for (size_t i = 0; i < n; i++) {
+        if (errors[i].code != NOEMA_OK)
+            continue;
+        cli_puts(&b, shown ? "," : "");
+        cli_put_json(&b, names[i]);
+        for (int r = 0; r < 2 && !(j->pair && shown); r++) {
+            cli_puts(&rows[r], shown ? "," : "");
+            cli_put_f32s(&rows[r], (r ? probs : scores) + i * k, k);
+        }
+        shown++;
+    }
+    cli_puts(&b, "],\"texts\":[");
+    for (size_t i = 0; i < k; i++) {
+        cli_puts(&b, i ? "," : "");
+        cli_put_jsonn(&b, j->texts->text[i], j->texts->len[i]);
+    }
+    cli_printf(&b, "],\"scores\":[%s],\"probs\":", rows[0].data);
+    if (isnan(probs[0]) && !isnan(scores[0])) /* the checkpoint defines none */
+        cli_puts(&b, "null}");
+    else
+        cli_printf(&b, "[%s]}", rows[1].data);
+    cli_emit(&b);
+    cli_buf_free(&b);
+    cli_buf_free(&rows[0]);
+    cli_buf_free(&rows[1]);
+}
+
+static bool on_pictures(void *user, size_t n, const noema_picture *pictures, const char *const *names, noema_error *err)
+{
+    head_job *j = user;
+    size_t k = j->texts->n, done = 0;
+    float *scores = cli_alloc(n * k, sizeof *scores), *probs = cli_alloc(n * k, sizeof *probs);
+    noema_error *errors = cli_alloc(n, sizeof *errors);
+    bool ok = noema_match_pictures(j->s, n, pictures, k, j->texts->text, j->texts->len, &j->o, scores, probs, errors, err) == NOEMA_OK;
+    for (size_t i = 0; ok && i < n; i++)
+        if (errors[i].code != NOEMA_OK)
+            cli_failed(j->c, names[i], &errors[i]);
+        else
+            done++;
+    if (ok && (j->pair ? done == n : done > 0)) {
+        size_t first = 0;
+        while (errors[first].code != NOEMA_OK)
+            first++;
+        if (first > 0) { /* so that the first row shown is the first stored */
+            memmove(scores, scores + first * k, (n - first) * k * sizeof *scores);
+            memmove(probs, probs + first * k, (n - first) * k * sizeof *probs);
+        }
+        print_heads(j, n - first, names + first, errors + first, scores, probs);
+        j->c->n_done += done;
+    }
+    free(scores);
+    free(probs);
+    free(errors);
+    return ok;
+}
+
+static int match_heads(cli *c, const noema_model *m, noema_session *s, const char *const *paths, size_t n, const cli_texts *texts)
+{
+    const char *token = cli_str(c, "itm-token", "");
+    head_job j = { .c = c, .s = s, .texts = texts, .pair = noema_model_tasks(m) & NOEMA_TASK_PAIR };
+    noema_error err = NOEMA_ERROR_INIT;
+    j.o = (noema_match_options){ .struct_size = sizeof j.o, .head = !strcmp(cli_str(c, "head", "itc"), "itm") ? 2 : 1,
+                                 .first_token = !strcmp(token, "enc") ? 1 : !strcmp(token, "cls") ? 2 : 0 };
+    if (!cli_each_picture(c, noema_model_get_info(m), paths, n, SIZE_MAX, on_pictures, &j, &err))
+        return cli_fatal(c, &err);
+    return c->n_done ? cli_exit(c) : CLI_NOTHING_DONE;
+}
+
 static int run(cli *c)
 {
     noema_model *m = NULL;
@@ -136,8 +221,11 @@ static int run(cli *c)
         code = cli_usage(c, "expected at least one --image and one --text");
     else if ((code = cli_open_model(c, &m, &s)) == CLI_OK) {
         const noema_model_info *info = noema_model_get_info(m);
-        if (!strcmp(cli_str(c, "head", "itc"), "itm"))
-            code = cli_usage(c, "--head itm: %s has no such head; BLIP models have one, and noema does not open them yet", info->name);
+        unsigned tasks = noema_model_tasks(m);
+        if (!strcmp(cli_str(c, "head", "itc"), "itm") && !(tasks & (NOEMA_TASK_ITM | NOEMA_TASK_PAIR)))
+            code = cli_usage(c, "--head itm: %s has no such head; BLIP models have one", info->name);
+        else if (tasks & NOEMA_TASK_MATCH)
+            code = match_heads(c, m, s, paths, n, &texts);
         else if (!info->has_image || !info->has_text) {
             cli_warn(c, "%s: expected a model of pictures and texts, this one has no %s tower", info->name, info->has_image ? "text" : "image");
             code = CLI_NOTHING_DONE;
@@ -154,6 +242,7 @@ static int run(cli *c)
 const cli_verb cli_verb_match = {
     "match", "scores of every picture with every text", "-m MODEL --image I [--image I]... --text T [--text T]... [--text-file F]",
     "Prints {\"images\":[...],\"texts\":[...],\"scores\":[[...]],\"probs\":[[...]]}, rows are images: the model's logits, and their softmax\n"
-    "over the texts (SigLIP: sigmoids).",
+    "over the texts (SigLIP: sigmoids). BLIP: cosines and their softmax (null where the file has no temperature), or with --head itm the\n"
+    "match logits and their probabilities. A NLVR2 file takes two --image as one pair: one row, logit and probability of \"True\".",
     "noema match --image photo.jpg --text \"a cat\" --text \"a dog\"", options, CLI_WITH_MODEL | CLI_NO_INPUTS, run
 };

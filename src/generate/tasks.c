@@ -206,3 +206,92 @@ noema_status noema_match_pictures(noema_session *s, size_t n, const noema_pictur
                                    : each_batch(&j, n, batch_size(s->model->m), match_batch, errors, err);
     return st;
 }
+
+/* ---- text ---- */
+
+static noema_status check_options(const noema_generate_options *o, noema_error *err)
+{
+    if (!o)
+        return NOEMA_OK;
+    if (o->struct_size < offsetof(noema_generate_options, reserved))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_generate_options: struct_size is %zu", o->struct_size);
+    if (o->beam_rule != 0 && o->beam_rule != NM_RELEASE_4_15 && o->beam_rule != NM_RELEASE_4_33 && o->beam_rule != NM_RELEASE_5)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_generate_options: beam_rule is %d, expected 415, 433 or 500", o->beam_rule);
+    if (o->beams < 0 || o->n_best < 0 || o->top_k < 0 || o->candidates < 0 || o->first_token < 0 || o->first_token > 2)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_generate_options: a negative number");
+    return NOEMA_OK;
+}
+
+/* Good pictures of the batch move together, so that bad ones cost nothing; at[k] is where picture k was. */
+static size_t compact(const job *j, size_t n, float *tensors, const bool *ok, size_t *at)
+{
+    const nm_model *m = j->s->model->m;
+    size_t floats = 3 * (size_t)m->image_height * (size_t)m->image_width, k = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!ok[i])
+            continue;
+        if (k != i)
+            memcpy(tensors + k * floats, tensors + i * floats, floats * sizeof *tensors);
+        at[k++] = i;
+    }
+    return k;
+}
+
+static noema_status text_batch(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
+{
+    job *j = arg;
+    size_t at[16], k = compact(j, n, tensors, ok, at);
+    const char *questions[16];
+    noema_generated out[16] = { { 0 } };
+    if (k == 0)
+        return NOEMA_OK;
+    for (size_t i = 0; j->questions && i < k; i++)
+        questions[i] = j->questions[first + at[i]];
+    nm_tensor pixels = as_pixels(j, k, tensors);
+    noema_status st = j->questions ? j->t->ask(j->s, pixels, questions, j->generate, out, err) : j->t->caption(j->s, pixels, j->generate, out, err);
+    for (size_t i = 0; st == NOEMA_OK && i < k; i++)
+        j->out[first + at[i]] = out[i];
+    if (st != NOEMA_OK)
+        noema_generated_free(out, k);
+    return st;
+}
+
+static noema_status write_texts(noema_session *s, unsigned task, size_t n, const noema_picture *pictures, const char *const *questions,
+                                const noema_generate_options *o, noema_generated *out, noema_error *errors, noema_error *err)
+{
+    noema_error local = NOEMA_ERROR_INIT;
+    noema_generate_options own;
+    if (!err)
+        err = &local;
+    if (!s || (n && (!pictures || !out)) || (task == NOEMA_TASK_ASK && n && !questions))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_caption, noema_ask: a session, pictures, questions and room for the results are needed");
+    noema_status st = check_options(o, err);
+    if (st != NOEMA_OK)
+        return st;
+    if (!(noema_model_tasks(s->model) & task))
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, task == NOEMA_TASK_ASK ? "%s answers no questions" : "%s writes no captions", s->model->name);
+    noema_generate_options_default(&own);
+    if (o)
+        own = *o;
+    memset(out, 0, n * sizeof *out);
+    job j = { .s = s, .pictures = pictures, .t = tasks_of(s->model), .generate = &own, .questions = questions, .out = out };
+    st = n ? each_batch(&j, n, batch_size(s->model->m), text_batch, errors, err) : NOEMA_OK;
+    if (st != NOEMA_OK)
+        noema_generated_free(out, n);
+    return st;
+}
+
+noema_status noema_caption(noema_session *s, size_t n, const noema_picture *pictures, const noema_generate_options *o, noema_generated *out,
+                           noema_error *errors, noema_error *err)
+{
+    return write_texts(s, NOEMA_TASK_CAPTION, n, pictures, NULL, o, out, errors, err);
+}
+
+noema_status noema_ask(noema_session *s, size_t n, const noema_picture *pictures, const char *const *questions, const noema_generate_options *o,
+                       noema_generated *out, noema_error *errors, noema_error *err)
+{
+    for (size_t i = 0; questions && i < n; i++)
+        if (!questions[i])
+            return nm_fail(err, NOEMA_E_ARGUMENT, "question %zu is NULL", i);
+    return write_texts(s, NOEMA_TASK_ASK, n, pictures, questions, o, out, errors, err);
+}

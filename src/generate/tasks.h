@@ -2,6 +2,7 @@
 #ifndef NM_TASKS_H
 #define NM_TASKS_H
 
+#include "generate/generate.h"
 #include "models/handle.h"
 #include "noema/generate.h"
 
@@ -18,6 +19,25 @@ typedef struct nm_tasks {
 } nm_tasks;
 
 extern const nm_tasks nm_tasks_blip;
+
+/* blip_tasks.c: texts of `items` prompts that look at states [rows, width] in the session's arena; item i at the rows state_offsets[i] ..
+ * state_offsets[i+1]. */
+noema_status nm_blip_generate(noema_session *s, nm_tensor states, const int64_t *state_offsets, int64_t items, const int32_t *prompts,
+                              const int64_t *offsets, const nm_rules *rules, nm_generation *out, noema_error *err);
+
+/* text.c: what the families' hooks share. */
+
+/* The options over what the model does by itself (rules holds its defaults). */
+void nm_rules_apply(nm_rules *rules, const noema_generate_options *o);
+/* The text of ids without special tokens; malloc'd. */
+noema_status nm_session_decode(noema_session *s, const int32_t *ids, int64_t n, char **text, noema_error *err);
+/* Drops the first `cut` code points and outer white space, in place. */
+void nm_trim_text(char *text, size_t cut);
+size_t nm_code_points(const char *text);
+/* Takes texts over: out->best, and a copy of the first as out->text. */
+noema_status nm_generated_set(noema_generated *out, noema_scored_text *best, size_t n, noema_error *err);
+/* Every "{}" of the template replaced; malloc'd. */
+char *nm_fill_template(const char *template, const char *text);
 
 /* The first error of a session's run, with the model's name. */
 noema_status nm_session_error(noema_session *s, noema_error *err);

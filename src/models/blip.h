@@ -30,7 +30,7 @@ typedef struct nm_blip_cfg {
     float temp;
     /* what generation does unless told otherwise */
     const char *prompt;
-    int beams, max_length, min_length, beam_rule;
+    int beams, max_length, min_length, max_new, beam_rule; /* max_new 0: none */
     double repetition_penalty, length_penalty;
     int early_stopping;
 } nm_blip_cfg;

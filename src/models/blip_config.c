@@ -167,7 +167,7 @@ static noema_status folder_generation(nm_blip_cfg *c, const nm_source *s, noema_
     c->beams = beams >= 1 && beams <= 1024 ? (int)beams : 1;
     c->max_length = most >= 2 && most <= 1 << 20 ? (int)most : 20;
     if (fresh >= 1 && fresh <= 1 << 20)
-        c->max_length = (int)fresh + 1;
+        c->max_new = (int)fresh;
     c->min_length = least >= 0 && least <= 1 << 20 ? (int)least : 0;
     c->repetition_penalty = rule(&r, "repetition_penalty", 1);
     c->length_penalty = rule(&r, "length_penalty", 1);

@@ -386,6 +386,341 @@ static void test_positions(void **state)
     unload(&e);
 }
 
+/* ---- captions ---- */
+
+static int64_t ids_of(const json_t *list, int32_t *ids)
+{
+    size_t n = json_array_size(list);
+    assert_true(n > 0 && n <= 64);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+    return (int64_t)n;
+}
+
+/* got (with the end id where it ended) equals the stored row, which may go on with filler after its end. */
+static void same_ids(const char *what, const nm_hypothesis *got, const json_t *list, int32_t eos, int64_t prompt)
+{
+    int32_t want[64];
+    int64_t n = ids_of(list, want), length = got->n + got->ended;
+    assert_true(length <= n);
+    for (int64_t i = 0; i < length; i++)
+        if ((i < got->n ? got->ids[i] : eos) != want[i])
+            fail_msg("%s: id %lld: got %d, expected %d", what, (long long)i, i < got->n ? got->ids[i] : eos, want[i]);
+    for (int64_t i = length; i < n; i++)
+        assert_true(got->ended && i >= prompt && (want[i] == 0 || want[i] == eos));
+}
+
+/* Every finished text in order. */
+typedef struct trace { const json_t *list; size_t at; } trace;
+
+static void on_finished(void *user, int64_t item, const nm_hypothesis *h, bool stored, double worst_score)
+{
+    trace *t = user;
+    const json_t *w = json_array_get(t->list, t->at++);
+    int32_t want[64];
+    (void)item;
+    assert_non_null(w);
+    assert_int_equal(h->n, ids_of(nm_json_get(w, "ids"), want));
+    assert_memory_equal(h->ids, want, (size_t)h->n * sizeof *want);
+    assert_int_equal(stored, nm_json_bool(w, "stored", false));
+    assert_int_equal(!h->ended, nm_json_bool(w, "from_max_length", false));
+    assert_true(fabs(h->sum - nm_json_num(w, "sum_logprob", 0)) < 2e-4 && fabs(h->score - nm_json_num(w, "score", 0)) < 2e-4);
+    assert_true(fabs(worst_score - nm_json_num(w, "worst_score_after", 0)) < 2e-4);
+}
+
+static nm_rules rules_of(const json_t *o, int release)
+{
+    return (nm_rules){ .beams = (int)nm_json_int(o, "num_beams", 1), .max_length = nm_json_int(o, "max_length", 20), .min_length = nm_json_int(o, "min_length", 0),
+                       .max_new = -1, .min_new = -1, .repetition_penalty = nm_json_num(o, "repetition_penalty", 1),
+                       .length_penalty = nm_json_num(o, "length_penalty", 1), .early_stopping = nm_json_bool(o, "early_stopping", false),
+                       .n_best = (int)nm_json_int(o, "num_return_sequences", 1), .release = release, .eos = 102, .temperature = 1, .top_p = 1 };
+}
+
+/* The pictures of a model as tensors, in order. */
+static float *all_pixels(model *m, int n)
+{
+    size_t floats = 3 * (size_t)m->b->base.image_height * (size_t)m->b->base.image_width;
+    float *p = malloc((size_t)n * floats * sizeof *p);
+    nm_preprocess_scratch *s = nm_preprocess_scratch_new();
+    for (int i = 0; i < n; i++) {
+        char path[512];
+        const nm_image *im;
+        snprintf(path, sizeof path, "%simages/image%d.png", OWN, i);
+        ok(nm_preprocess_load(&m->b->base.preprocess, s, path, NULL, &im, &err));
+        ok(nm_preprocess_run(&m->b->base.preprocess, s, im, p + (size_t)i * floats, &err));
+    }
+    nm_preprocess_scratch_free(s);
+    return p;
+}
+
+/* Texts of pictures [first, first + n) in one call. */
+static void captions_of(model *m, float *pixels, int first, int n, const int32_t *prompt, int64_t length, const nm_rules *rules, nm_generation *out)
+{
+    size_t floats = 3 * (size_t)m->b->base.image_height * (size_t)m->b->base.image_width;
+    nm_run *r = nm_session_run(m->s);
+    nm_tensor states = nm_blip_image_states(r, m->b, pixels_of(m, pixels + (size_t)first * floats, n));
+    int32_t prompts[64];
+    int64_t offsets[9], keys[9];
+    for (int i = 0; i <= n; i++) {
+        offsets[i] = i * length;
+        keys[i] = i * states.shape[1];
+    }
+    for (int64_t i = 0; i < n * length; i++)
+        prompts[i] = prompt[i % length];
+    ok(nm_blip_generate(m->s, nm_flatten(states, 2), keys, n, prompts, offsets, rules, out, &err));
+}
+
+static void caption_runs(const expected *e, model *m, float *pixels, const int32_t *prompt, int64_t length)
+{
+    const json_t *runs = nm_json_get(e->json, "runs"), *run, *one;
+    size_t i, k;
+    json_array_foreach(runs, i, run) {
+        nm_rules rules = rules_of(nm_json_get(run, "settings"), NM_RELEASE_4_15);
+        const json_t *images = nm_json_get(run, "per_image");
+        nm_generation all[4];
+        rules.n_best = 1;
+        captions_of(m, pixels, 0, 4, prompt, length, &rules, all); /* together, then one by one: the same */
+        json_array_foreach(images, k, one) {
+            nm_generation g;
+            trace t = { .list = nm_json_get(one, "all_finished") };
+            rules.finished = t.list ? on_finished : NULL;
+            rules.finished_user = &t;
+            rules.n_best = rules.beams;
+            captions_of(m, pixels, (int)k, 1, prompt, length, &rules, &g);
+            rules.n_best = 1;
+            if (t.list)
+                assert_int_equal(t.at, json_array_size(t.list));
+            same_ids("caption", &g.best[0], nm_json_get(one, "ids"), 102, length);
+            same_ids("in a batch", &all[k].best[0], nm_json_get(one, "ids"), 102, length);
+            const json_t *best = nm_json_get(one, "final_hypotheses"), *h;
+            size_t b;
+            json_array_foreach(best, b, h) {
+                assert_true((int)b < g.n);
+                assert_true(fabs(g.best[b].score - nm_json_num(h, "score", 0)) < 2e-4);
+            }
+            nm_generation_free(&g, 1);
+        }
+        rules.finished = NULL;
+        nm_generation_free(all, 4);
+    }
+}
+
+/* Raw logits, the set that is drawn from and its probabilities along a given path. */
+static void nucleus_path(const json_t *path, const nm_blip *m, nm_run *r, nm_tensor states)
+{
+    const json_t *steps = nm_json_get(path, "steps"), *step, *pair;
+    int64_t keys[2] = { 0, states.shape[1] };
+    size_t i, k;
+    const nm_tensor *memory = nm_med_project(r, &m->decoder, &m->cfg.decoder, nm_flatten(states, 2), 0);
+    json_array_foreach(steps, i, step) {
+        nm_med_cache cache;
+        int32_t prefix[64], set[64];
+        float probs[64];
+        int64_t n = ids_of(nm_json_get(step, "prefix"), prefix), offsets[2] = { 0, n }, last = n - 1, vocab = m->cfg.decoder.vocab_size;
+        nm_arena_mark mark = nm_mark(r);
+        assert_true(nm_med_cache_init(r, &cache, &m->decoder, &m->cfg.decoder, memory, keys, 1, 1, 64));
+        nm_tensor x = nm_med_step(r, &cache, 1, NULL, prefix, offsets);
+        nm_tensor logits = nm_med_logits(r, &m->lm, &m->cfg.decoder, nm_gather_rows(r, x, &last, 1));
+        float *v = logits.data;
+        json_array_foreach(nm_json_get(step, "raw_top"), k, pair)
+            assert_true(fabs((double)v[json_integer_value(json_array_get(pair, 0))] - json_number_value(json_array_get(pair, 1))) < 2e-4);
+        nm_penalise(v, vocab, prefix, n, nm_json_num(path, "repetition_penalty", 1));
+        if (n < nm_json_int(path, "min_length", 0))
+            v[102] = -INFINITY;
+        int64_t kept = nm_sample_set(v, vocab, 1, nm_json_int(path, "top_k", 50), nm_json_num(path, "top_p", 1), set, probs);
+        const json_t *ids = nm_json_get(step, "kept_ids"), *p = nm_json_get(step, "kept_prob");
+        assert_int_equal(kept, json_array_size(ids));
+        for (int64_t j = 0; j < kept; j++) {
+            assert_int_equal(set[j], json_integer_value(json_array_get(ids, (size_t)j)));
+            assert_true(fabs((double)probs[j] - json_number_value(json_array_get(p, (size_t)j))) < 1e-4);
+        }
+        nm_reset(r, mark);
+    }
+}
+
+static void test_captions(void **state)
+{
+    (void)state;
+    expected e;
+    load(&e, "caption_resized");
+    model m = open_model(own("model_pretrain.pth"), nm_json_get(e.json, "arch"), NULL, 80);
+    float *pixels = all_pixels(&m, 4), *want = values(&e, "pixel_values");
+    near("pixels", pixels, want, 3 * 80 * 80, 1e-6);
+    free(want);
+    int32_t prompt[64];
+    int64_t length = ids_of(nm_json_get(e.json, "start_ids"), prompt);
+    caption_runs(&e, &m, pixels, prompt, length);
+
+    const json_t *variant, *nucleus;
+    size_t i;
+    json_array_foreach(nm_json_get(e.json, "beam_variants"), i, variant) {
+        nm_rules rules = rules_of(variant, NM_RELEASE_4_15);
+        trace t = { .list = nm_json_get(variant, "all_finished") };
+        nm_generation g;
+        rules.finished = on_finished;
+        rules.finished_user = &t;
+        captions_of(&m, pixels, (int)nm_json_int(variant, "image", 0), 1, prompt, length, &rules, &g);
+        assert_int_equal(t.at, json_array_size(t.list));
+        const json_t *sequences = nm_json_get(variant, "sequences"), *scores = nm_json_get(variant, "scores");
+        assert_int_equal(g.n, json_array_size(sequences));
+        for (int k = 0; k < g.n; k++) {
+            same_ids("variant", &g.best[k], json_array_get(sequences, (size_t)k), 102, length);
+            assert_true(fabs(g.best[k].score - json_number_value(json_array_get(scores, (size_t)k))) < 2e-4);
+        }
+        nm_generation_free(&g, 1);
+    }
+    nm_run *r = nm_session_run(m.s);
+    nm_tensor states = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 4));
+    json_array_foreach(nm_json_get(e.json, "nucleus"), i, nucleus) {
+        int64_t at = nm_json_int(nucleus, "image", 0);
+        nucleus_path(nucleus, m.b, r, nm_rows(states, at, at + 1));
+    }
+    free(pixels);
+    close_model(&m);
+    unload(&e);
+}
+
+/* The decoder over a whole text at once and id by id: the same states and logits. */
+static void test_teacher_forced(void **state)
+{
+    (void)state;
+    expected e;
+    load(&e, "caption_resized");
+    model m = open_model(own("model_pretrain.pth"), nm_json_get(e.json, "arch"), NULL, 80);
+    float *pixels = values(&e, "pixel_values"), *want = values(&e, "teacher_forced_image0.logits");
+    nm_texts text = texts_of(&e, "teacher_forced_image0.input_ids", NULL);
+    observed o = { .n = 0 };
+    nm_run *r = nm_session_run(m.s);
+    nm_tensor states = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 1));
+    const nm_tensor *memory = nm_med_project(r, &m.b->decoder, &m.b->cfg.decoder, nm_flatten(states, 2), 0);
+    int64_t keys[2] = { 0, states.shape[1] }, one[2] = { 0, 1 }, zero = 0, n = text.offsets[1], vocab = m.b->cfg.decoder.vocab_size;
+    nm_med_cache cache;
+    assert_true(nm_med_cache_init(r, &cache, &m.b->decoder, &m.b->cfg.decoder, memory, keys, 1, 1, 32));
+    r->observe = observe;
+    r->observe_user = &o;
+    nm_tensor x = nm_med_step(r, &cache, 1, NULL, text.ids, text.offsets);
+    r->observe = NULL;
+    assert_int_equal(compare_depths(&o, &e, "teacher_forced_image0.", "", NULL), 7);
+    near("logits", nm_med_logits(r, &m.b->lm, &m.b->cfg.decoder, x).data, want, (size_t)(n * vocab), 2e-4);
+    for (int64_t i = 0; i < n; i++) {
+        nm_tensor y = nm_med_step(r, &cache, 1, i ? &zero : NULL, text.ids + i, one);
+        near("step", nm_med_logits(r, &m.b->lm, &m.b->cfg.decoder, y).data, want + i * vocab, (size_t)vocab, 2e-4);
+    }
+    assert_true(nm_run_ok(r));
+    free(pixels), free(want);
+    forget(&o);
+    free_texts(&text);
+    close_model(&m);
+    unload(&e);
+}
+
+static void check_texts(model *m, const noema_generate_options *o, const json_t *images, const char *key)
+{
+    const json_t *one;
+    size_t i;
+    json_array_foreach(images, i, one) {
+        char path[512];
+        noema_picture p = { .path = path };
+        noema_generated g;
+        snprintf(path, sizeof path, "%simages/image%d.png", OWN, (int)i);
+        ok(noema_caption(m->s, 1, &p, o, &g, NULL, &err));
+        assert_string_equal(g.text, nm_json_str(one, key, ""));
+        noema_generated_free(&g, 1);
+    }
+}
+
+/* With the authors' vocabulary: true ids, and texts with the prompt cut off. */
+static void test_real_vocabulary(void **state)
+{
+    (void)state;
+    const char *vocab = shared("vocab.txt"), *file = shared("model_caption.pth"), *json = shared("caption_realvocab.json"), *wanted = shared("caption_realvocab.safetensors");
+    if (!vocab || !file || !json || !wanted)
+        return;
+    expected e = { .json = nm_json_load(json, &err) };
+    assert_non_null(e.json);
+    ok(nm_weights_open(&e.w, wanted, &err));
+    model m = open_model(file, nm_json_get(e.json, "arch"), vocab, 0);
+    float *pixels = all_pixels(&m, 4), *want;
+    int32_t prompt[64];
+    int64_t length = ids_of(nm_json_get(e.json, "start_ids"), prompt);
+    caption_runs(&e, &m, pixels, prompt, length);
+    const json_t *run, *nucleus;
+    size_t i;
+    json_array_foreach(nm_json_get(e.json, "runs"), i, run) {
+        nm_rules rules = rules_of(nm_json_get(run, "settings"), 415);
+        noema_generate_options o;
+        noema_generate_options_default(&o);
+        o.beams = rules.beams;
+        o.max_length = (int)rules.max_length;
+        o.min_length = (int)rules.min_length;
+        o.repetition_penalty = rules.repetition_penalty;
+        check_texts(&m, &o, nm_json_get(run, "per_image"), "caption");
+    }
+    nm_run *r = nm_session_run(m.s);
+    nm_tensor states = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 4));
+    near("image_embeds", states.data, want = values(&e, "image_embeds"), 2 * 5 * 20, 1e-4), free(want);
+    json_array_foreach(nm_json_get(e.json, "nucleus"), i, nucleus) {
+        int64_t at = nm_json_int(nucleus, "image", 0);
+        nucleus_path(nucleus, m.b, r, nm_rows(states, at, at + 1));
+    }
+    /* teacher forcing, two texts of different lengths */
+    nm_texts text = texts_of(&e, "teacher.input_ids", "teacher.attention_mask");
+    nm_med_rows l;
+    assert_true(nm_med_layout(r, &l, &text, -1, 0));
+    int64_t keys[3] = { 0, 5, 10 }, stored = view(&e, "teacher.input_ids")->shape[1], vocab_size = m.b->cfg.decoder.vocab_size;
+    nm_med_context context = { .states = nm_flatten(nm_rows(states, 0, 2), 2), .n = 2, .q_offsets = l.offsets, .k_offsets = keys };
+    nm_tensor logits = nm_med_logits(r, &m.b->lm, &m.b->cfg.decoder, nm_med_forward(r, &m.b->decoder, &m.b->cfg.decoder, &l, true, &context));
+    float *ids = values(&e, "teacher.top64_ids"), *top = values(&e, "teacher.top64_logits"), *lse = values(&e, "teacher.logsumexp");
+    assert_non_null(logits.data);
+    for (int64_t t = 0; t < 2; t++)
+        for (int64_t j = 0; j < l.offsets[t + 1] - l.offsets[t]; j++) {
+            const float *v = (const float *)logits.data + (l.offsets[t] + j) * vocab_size;
+            double sum = 0;
+            for (int64_t k = 0; k < vocab_size; k++)
+                sum += exp((double)v[k]);
+            assert_true(fabs(log(sum) - (double)lse[t * stored + j]) < 2e-4);
+            for (int k = 0; k < 64; k++)
+                near("teacher", &v[(int)ids[(t * stored + j) * 64 + k]], &top[(t * stored + j) * 64 + k], 1, 2e-4);
+        }
+    free(ids), free(top), free(lse), free(pixels);
+    free_texts(&text);
+    close_model(&m);
+    unload(&e);
+}
+
+/* Sampling: the same seed gives the same text, alone and among others; other seeds give others. */
+static void test_sampling(void **state)
+{
+    (void)state;
+    expected e;
+    load(&e, "caption_resized");
+    model m = open_model(own("model_pretrain.pth"), nm_json_get(e.json, "arch"), NULL, 80);
+    float *pixels = all_pixels(&m, 4);
+    int32_t prompt[64];
+    int64_t length = ids_of(nm_json_get(e.json, "start_ids"), prompt);
+    nm_rules rules = { .beams = 1, .sample = true, .temperature = 1, .top_k = 50, .top_p = 0.9, .seed = 7, .max_length = 20, .min_length = 5, .max_new = -1,
+                       .min_new = -1, .repetition_penalty = 1.1, .length_penalty = 1, .n_best = 3, .release = 415, .eos = 102 };
+    nm_generation all[4], one;
+    int different = 0;
+    captions_of(&m, pixels, 0, 4, prompt, length, &rules, all);
+    for (int i = 0; i < 4; i++) {
+        captions_of(&m, pixels, i, 1, prompt, length, &rules, &one);
+        assert_int_equal(one.n, 3);
+        for (int k = 0; k < 3; k++) {
+            assert_int_equal(one.best[k].n, all[i].best[k].n);
+            assert_memory_equal(one.best[k].ids, all[i].best[k].ids, (size_t)one.best[k].n * sizeof(int32_t));
+            assert_true(one.best[k].n + one.best[k].ended >= 5 && one.best[k].n <= 20);
+        }
+        different += one.best[0].n != one.best[1].n || memcmp(one.best[0].ids, one.best[1].ids, (size_t)one.best[0].n * sizeof(int32_t)) != 0;
+        nm_generation_free(&one, 1);
+    }
+    assert_true(different > 0);
+    nm_generation_free(all, 4);
+    free(pixels);
+    close_model(&m);
+    unload(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +728,10 @@ int main(void)
         cmocka_unit_test(test_pretrain_public),
         cmocka_unit_test(test_retrieval),
         cmocka_unit_test(test_positions),
+        cmocka_unit_test(test_captions),
+        cmocka_unit_test(test_teacher_forced),
+        cmocka_unit_test(test_real_vocabulary),
+        cmocka_unit_test(test_sampling),
     };
     int failed = cmocka_run_group_tests(tests, setup, teardown);
     printf("largest difference %.3g\n", worst);

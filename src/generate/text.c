@@ -1,0 +1,115 @@
+/* text.c - options, texts and results that every family's captions and answers share. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "generate/tasks.h"
+
+void noema_generate_options_default(noema_generate_options *o)
+{
+    memset(o, 0, sizeof *o);
+    o->struct_size = sizeof *o;
+    o->max_length = o->min_length = o->max_new = o->min_new = o->early_stopping = -1;
+    o->length_penalty = NAN;
+}
+
+void noema_generated_free(noema_generated *g, size_t n)
+{
+    for (size_t i = 0; g && i < n; i++) {
+        for (size_t k = 0; k < g[i].n_best; k++)
+            free(g[i].best[k].text);
+        free(g[i].best);
+        free(g[i].text);
+        g[i] = (noema_generated){ 0 };
+    }
+}
+
+void nm_rules_apply(nm_rules *r, const noema_generate_options *o)
+{
+    r->sample = o->sample != 0;
+    if (o->beams > 0)
+        r->beams = o->beams;
+    r->temperature = o->temperature > 0 ? o->temperature : 1;
+    r->top_k = o->top_k > 0 ? o->top_k : 50;
+    r->top_p = o->top_p > 0 ? o->top_p : 0.9;
+    r->seed = o->seed;
+    if (o->max_length >= 0)
+        r->max_length = o->max_length;
+    if (o->min_length >= 0)
+        r->min_length = o->min_length;
+    r->max_new = o->max_new >= 0 ? o->max_new : o->max_length >= 0 ? -1 : r->max_new;
+    if (o->min_new >= 0)
+        r->min_new = o->min_new;
+    if (o->repetition_penalty != 0)
+        r->repetition_penalty = o->repetition_penalty;
+    if (!isnan(o->length_penalty))
+        r->length_penalty = o->length_penalty;
+    if (o->early_stopping >= 0)
+        r->early_stopping = o->early_stopping != 0;
+    r->n_best = o->n_best > 0 ? o->n_best : 1;
+    if (o->beam_rule)
+        r->release = o->beam_rule;
+}
+
+noema_status nm_session_decode(noema_session *s, const int32_t *ids, int64_t n, char **text, noema_error *err)
+{
+    const nm_tokenizer *t = nm_model_tokenizer(s->model, err);
+    const char *p;
+    size_t len;
+    if (!t)
+        return err ? err->code : NOEMA_E_MISSING;
+    if (!s->tok && !(s->tok = noema_tokenizer_scratch_new(t)))
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: tokenizer");
+    noema_status st = noema_tokenizer_decode(t, s->tok, ids, (size_t)n, 1, &p, &len, err);
+    if (st != NOEMA_OK)
+        return st;
+    *text = nm_strndup(p, len);
+    return *text ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: text");
+}
+
+size_t nm_code_points(const char *text)
+{
+    size_t n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
+static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+void nm_trim_text(char *text, size_t cut)
+{
+    char *p = text;
+    for (; *p && cut > 0; cut--) /* one code point: its first byte and the ones that continue it */
+        do
+            p++;
+        while (((unsigned char)*p & 0xc0) == 0x80);
+    while (is_space(*p))
+        p++;
+    size_t n = strlen(p);
+    while (n && is_space(p[n - 1]))
+        n--;
+    memmove(text, p, n);
+    text[n] = 0;
+}
+
+noema_status nm_generated_set(noema_generated *out, noema_scored_text *best, size_t n, noema_error *err)
+{
+    out->best = best;
+    out->n_best = n;
+    out->text = n ? nm_strdup(best[0].text) : nm_strdup("");
+    out->score = n ? best[0].score : NAN;
+    return out->text ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: text");
+}
+
+char *nm_fill_template(const char *template, const char *text)
+{
+    nm_buf b = { 0 };
+    bool ok = true;
+    for (const char *p; ok && (p = strstr(template, "{}")); template = p + 2)
+        ok = nm_buf_append(&b, template, (size_t)(p - template)) && nm_buf_puts(&b, text);
+    if (ok && nm_buf_puts(&b, template))
+        return nm_buf_take(&b);
+    nm_buf_free(&b);
+    return NULL;
+}
