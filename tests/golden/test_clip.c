@@ -56,7 +56,7 @@ static const char *find(const char *name, char path[512])
 
 /* ---- comparing ---- */
 
-static double worst; /* of the running case, for the report */
+static double worst, worst_unit; /* of the running case, for the report: any value; unit vectors */
 
 static double largest(const float *v, size_t n)
 {
@@ -73,6 +73,8 @@ static void close_to(const char *what, const float *got, const float *want, size
         if (!(d <= tolerance)) /* also NaN */
             fail_msg("%s[%zu]: got %.9g, expected %.9g, difference %.3g over %.3g", what, i, (double)got[i], (double)want[i], d, tolerance);
         worst = d > worst ? d : worst;
+        if (strstr(what, "_embeds"))
+            worst_unit = d > worst_unit ? d : worst_unit;
     }
 }
 
@@ -315,11 +317,35 @@ static bool check_pixels(noema_session *s, const expected *e)
     nm_tensor x = nm_view(pixels, NM_F32, NM_SHAPE((int64_t)n, 3, m->image_height, m->image_width));
     ok(nm_session_take(s, m->family->encode_image(r, m, x), (int64_t)n, 0, got, &err), &err);
     r->observe = NULL;
-    if (n == 2) /* depths of two pictures; some cases store the pixels of one alone */
-        compare_depths(&o, e, "visual.");
+    compare_depths(&o, e, "visual."); /* of as many pictures as there are pixels */
     free_observed(&o);
     free(pixels), free(got), free(want), free(want_embeds);
     return true;
+}
+
+/* Drawn tensors, so that image towers are tested without the public pictures too (scripts/gen_clip_pixels.py). */
+static void check_own_pixels(const golden_case *c, noema_session *s, const expected *e)
+{
+    char name[32];
+    nm_weights *w;
+    noema_error err = NOEMA_ERROR_INIT;
+    const nm_model *m = noema_model_internal(s->model);
+    snprintf(name, sizeof name, "pixels.%d", m->image_height);
+    ok(nm_weights_open(&w, OWN "own_pixels.safetensors", &err), &err);
+    expected own = { .w = w, .embeds = e->embeds };
+    const nm_wview *v;
+    float *want = tensor(&own, c->name, &v);
+    if (want) {
+        size_t n = (size_t)v->shape[0], dim = (size_t)m->embed_dim;
+        float *pixels = tensor(&own, name, NULL), *got = malloc(n * dim * sizeof *got);
+        assert_non_null(pixels);
+        assert_int_equal(v->shape[1], m->embed_dim);
+        ok(noema_embed_tensors(s, n, pixels, NOEMA_NORMALIZE, got, &err), &err);
+        close_to("image_embeds of drawn pixels", got, want, n * dim, e->embeds);
+        free(pixels), free(got);
+    }
+    free(want);
+    nm_weights_close(w);
 }
 
 static void check_logits(const noema_model *model, const expected *e, const float *image, const float *text)
@@ -416,11 +442,12 @@ static void run_case(const golden_case *c)
     noema_error err = NOEMA_ERROR_INIT;
     noema_session *s = NULL;
     ok(noema_session_create(&s, model, &err), &err);
-    worst = 0;
+    worst = worst_unit = 0;
     const noema_model_info *info = noema_model_get_info(model);
     check_positions(model, &e);
     float *text = malloc(64 * (size_t)info->embed_dim * sizeof *text);
     check_texts(s, &e, text);
+    check_own_pixels(c, s, &e);
     if (!check_pixels(s, &e))
         print_message("%s: no pixel_values here: image tower by files only\n", c->name);
     noema_error tok = NOEMA_ERROR_INIT;
@@ -430,7 +457,7 @@ static void run_case(const golden_case *c)
         check_end_to_end(c, s, &e, have_tok);
     else
         print_message("SKIPPED %s: strings and picture files (shared folder absent)\n", c->name);
-    print_message("%-26s worst difference %.2g\n", c->name, worst);
+    print_message("%-26s worst difference %.2g, of unit vectors %.2g\n", c->name, worst, worst_unit);
     free(text);
     noema_session_free(s);
     noema_model_free(model);
