@@ -234,7 +234,7 @@ static noema_status settle(nm_catalog *k, bool create, bool read_only, noema_err
     sqlite3_db_config(k->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     sqlite3_limit(k->db, SQLITE_LIMIT_LENGTH, 64 << 20);
     sqlite3_busy_timeout(k->db, 30000);
-    noema_status s = nm_catalog_exec(k, "PRAGMA cell_size_check=ON;PRAGMA mmap_size=0;PRAGMA foreign_keys=OFF;PRAGMA temp_store=MEMORY", err);
+    noema_status s = nm_catalog_exec(k, "PRAGMA cell_size_check=ON;PRAGMA mmap_size=0;PRAGMA foreign_keys=OFF;PRAGMA temp_store=MEMORY;PRAGMA cache_size=-32768", err);
     /* The first statement that reads the file: says whether it is a database, and rolls an interrupted commit back. */
     if (s == NOEMA_OK)
         s = nm_catalog_exec(k, "SELECT count(*) FROM sqlite_master", err);

@@ -122,23 +122,42 @@ static noema_status load_meta(noema_collection *c, noema_error *err)
     return s;
 }
 
+typedef struct verify_job { const nm_segment *s; const unsigned char *known; unsigned char *bad; } verify_job;
+
+static void verify_blocks(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const verify_job *j = arg;
+    (void)worker;
+    for (int64_t b = begin; b < end; b++)
+        j->bad[b] = !j->known[b] && !nm_segment_block_good(j->s, b);
+}
+
 /* Maps the rows that are new to `s` and checks the blocks whose checksum is new. What cannot be used is skipped and said. */
-static void map_and_verify(noema_collection *c, nm_segment *s, int64_t rows, const uint64_t *sums)
+static noema_status map_and_verify(noema_collection *c, nm_segment *s, int64_t rows, const uint64_t *sums, noema_error *err)
 {
     noema_error why = NOEMA_ERROR_INIT;
     int64_t before = s->n_dropped, n_blocks = nm_segment_blocks(rows), old = nm_segment_blocks(s->rows);
     if (!s->data || rows > s->usable)
         nm_segment_map(s, rows, &why);
     s->rows = rows;
+    unsigned char *known = malloc(2 * (size_t)n_blocks);
+    if (!known)
+        return no_memory(c, err);
+    unsigned char *bad = known + n_blocks;
+    bool trust = c->trust && s->data && s->usable >= rows;
     for (int64_t b = 0; b < n_blocks; b++) {
-        bool known = b < old && s->checksums[b] == sums[b];
+        known[b] = trust || (b < old && s->checksums[b] == sums[b]);
         s->checksums[b] = sums[b];
-        if (!known && (!c->trust || !s->data || s->usable < rows))
-            nm_segment_verify(s, b, b + 1);
     }
+    verify_job job = { s, known, bad };
+    nm_parallel_for(nm_store_pool(c), n_blocks, 16, verify_blocks, &job);
+    for (int64_t b = 0; b < n_blocks; b++)
+        if (bad[b])
+            nm_segment_drop_block(s, b);
+    free(known);
     int64_t lost = s->n_dropped - before;
     if (!lost)
-        return;
+        return NOEMA_OK;
     if (!s->data)
         nm_buf_printf(&c->notes, "%s; its %lld rows are dropped\n", why.message, (long long)lost);
     else if (s->usable < rows)
@@ -146,6 +165,7 @@ static void map_and_verify(noema_collection *c, nm_segment *s, int64_t rows, con
                       (long long)lost);
     else
         nm_buf_printf(&c->notes, "%s: %lld rows do not match their checksum and are dropped\n", s->path, (long long)lost);
+    return NOEMA_OK;
 }
 
 static nm_segment *open_segment(noema_collection *c, uint64_t id)
@@ -187,9 +207,9 @@ static noema_status load_segment(noema_collection *c, sqlite3_stmt *st, nm_segme
     s->n_deleted = 0;
     for (int64_t i = 0; i < NM_SEG_CAPACITY / 64; i++)
         s->n_deleted += __builtin_popcountll(s->deleted[i]);
-    map_and_verify(c, s, rows, aligned);
+    noema_status r = map_and_verify(c, s, rows, aligned, err);
     free(aligned);
-    return NOEMA_OK;
+    return r;
 }
 
 /* The list of segments as the catalogue has it; segments that compaction replaced are closed. */

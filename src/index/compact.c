@@ -173,7 +173,7 @@ static noema_status check_segment(noema_collection *c, nm_segment *s, noema_erro
     if ((int64_t)n != s->rows - s->n_deleted)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: segment %llu: expected %lld items, got %zu", c->cat.path, (unsigned long long)s->h.id,
                        (long long)(s->rows - s->n_deleted), n);
-    int64_t lost = nm_segment_verify(s, 0, nm_segment_blocks(s->rows));
+    int64_t lost = nm_segment_verify(s);
     if (lost)
         nm_buf_printf(&c->notes, "%s: %lld rows do not match their checksum and are dropped\n", s->path, (long long)lost);
     if (s->n_dropped)

@@ -174,20 +174,28 @@ uint64_t nm_segment_checksum(const nm_segment *s, int64_t block, int64_t rows)
     return nm_hash64(s->data + (size_t)first * row, (size_t)n * row, (uint64_t)block);
 }
 
-int64_t nm_segment_verify(nm_segment *s, int64_t first, int64_t last)
+bool nm_segment_block_good(const nm_segment *s, int64_t b)
 {
-    int64_t lost = 0;
-    for (int64_t b = first; b < last; b++) {
-        int64_t from = b * NM_SEG_BLOCK, to = from + NM_SEG_BLOCK < s->rows ? from + NM_SEG_BLOCK : s->rows;
-        bool good = s->data && to <= s->usable && nm_segment_checksum(s, b, s->rows) == s->checksums[b];
-        for (int64_t i = from; !good && i < to; i++)
-            if (!nm_bit(s->skip, i)) {
-                nm_bit_set(s->skip, i);
-                lost++;
-            }
-    }
-    s->n_dropped += lost;
-    return lost;
+    int64_t end = (b + 1) * NM_SEG_BLOCK < s->rows ? (b + 1) * NM_SEG_BLOCK : s->rows;
+    return s->data && end <= s->usable && nm_segment_checksum(s, b, s->rows) == s->checksums[b];
+}
+
+void nm_segment_drop_block(nm_segment *s, int64_t b)
+{
+    for (int64_t i = b * NM_SEG_BLOCK; i < (b + 1) * NM_SEG_BLOCK && i < s->rows; i++)
+        if (!nm_bit(s->skip, i)) {
+            nm_bit_set(s->skip, i);
+            s->n_dropped++;
+        }
+}
+
+int64_t nm_segment_verify(nm_segment *s)
+{
+    int64_t before = s->n_dropped;
+    for (int64_t b = 0; b < nm_segment_blocks(s->rows); b++)
+        if (!nm_segment_block_good(s, b))
+            nm_segment_drop_block(s, b);
+    return s->n_dropped - before;
 }
 
 bool nm_segment_good(const nm_segment *s, int64_t row)

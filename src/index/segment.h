@@ -62,8 +62,9 @@ static inline void nm_bit_set(uint64_t *map, int64_t i) { map[i >> 6] |= UINT64_
  * a file that is too short is mapped as far as it goes: `usable` says so. */
 noema_status nm_segment_map(nm_segment *s, int64_t rows, noema_error *err);
 uint64_t nm_segment_checksum(const nm_segment *s, int64_t block, int64_t rows); /* of the block's rows below `rows` */
-/* Compares the blocks [first, last) with the checksums; rows of bad ones enter `skip`. Returns how many rows were lost. */
-int64_t nm_segment_verify(nm_segment *s, int64_t first, int64_t last);
+bool nm_segment_block_good(const nm_segment *s, int64_t block); /* readable, and as its checksum says */
+void nm_segment_drop_block(nm_segment *s, int64_t block);       /* its rows enter `skip` */
+int64_t nm_segment_verify(nm_segment *s);                       /* all blocks; returns how many rows were dropped */
 bool nm_segment_good(const nm_segment *s, int64_t row); /* committed, readable, not dropped, not deleted */
 bool nm_segment_can_append(const nm_segment *s);        /* room, and the last block is intact */
 
