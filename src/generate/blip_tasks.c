@@ -1,9 +1,9 @@
-/* blip_tasks.c - matching, captions and answers of BLIP. Sources: salesforce/BLIP models/{blip,blip_itm,blip_vqa,blip_nlvr}.py. */
+/* blip_tasks.c - matching and captions of BLIP; answers: blip_ask.c. Sources: salesforce/BLIP models/{blip,blip_itm,blip_nlvr}.py. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "generate/tasks.h"
+#include "generate/blip_tasks.h"
 #include "models/blip.h"
 
 #define ROWS_PER_FORWARD 4096 /* text rows: 35 ids, about a hundred texts */
@@ -22,8 +22,7 @@ static bool blip_temperature(const nm_model *base, double *temp)
     return c->has_temp && c->temp > 0;
 }
 
-/* The first id of a text that looks at pictures; -1: as the tokenizer gave it, [CLS]. */
-static noema_status first_id(noema_session *s, int choice, int32_t *id, noema_error *err)
+noema_status nm_blip_first_id(noema_session *s, int choice, int32_t *id, noema_error *err)
 {
     const nm_blip *m = (const nm_blip *)s->model->m;
     const nm_tokenizer *t = nm_model_tokenizer(s->model, err);
@@ -58,7 +57,7 @@ static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts 
 {
     const nm_blip *m = (const nm_blip *)s->model->m;
     int32_t first = -1;
-    noema_status st = first_id(s, o->first_token, &first, err);
+    noema_status st = nm_blip_first_id(s, o->first_token, &first, err);
     if (st != NOEMA_OK)
         return st;
     nm_run *r = nm_session_run(s);
@@ -97,8 +96,8 @@ static float *decoder_step(void *user, int64_t n, const int64_t *parent, const i
     return nm_session_error(d->s, err) == NOEMA_OK ? logits.data : NULL;
 }
 
-/* The authors' defaults or the folder's, and over them the caller's. Nucleus sampling has its own penalty in models/blip.py. */
-static nm_rules blip_rules(noema_session *s, const noema_generate_options *o)
+/* Nucleus sampling has its own penalty in models/blip.py. */
+nm_rules nm_blip_rules(noema_session *s, const noema_generate_options *o)
 {
     const nm_blip_cfg *c = &((const nm_blip *)s->model->m)->cfg;
     nm_rules r = { .beams = c->beams, .max_length = c->max_length, .min_length = c->min_length, .max_new = c->max_new > 0 ? c->max_new : -1,
@@ -132,8 +131,7 @@ noema_status nm_blip_generate(noema_session *s, nm_tensor states, const int64_t 
     return st == NOEMA_OK ? nm_generate(&decoder, items, prompts, offsets, rules, out, err) : st;
 }
 
-/* Decoded, the prompt and outer white space taken off. */
-static noema_status take_texts(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err)
+noema_status nm_blip_take_texts(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err)
 {
     noema_scored_text *best = calloc((size_t)g->n + 1, sizeof *best);
     noema_status st = best ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
@@ -210,15 +208,15 @@ static noema_status blip_caption(noema_session *s, nm_tensor pixels, const noema
     noema_status st = items <= 16 ? caption_prompt(s, o->prompt ? o->prompt : m->cfg.prompt, &prompt, &length, &cut, err)
                                   : nm_fail(err, NOEMA_E_INTERNAL, "a batch of %lld pictures", (long long)items);
     if (st == NOEMA_OK) {
-        nm_rules rules = blip_rules(s, o);
+        nm_rules rules = nm_blip_rules(s, o);
         st = caption_states(s, pixels, prompt, length, &rules, g, err);
     }
     for (int64_t i = 0; st == NOEMA_OK && i < items; i++)
-        st = take_texts(s, &g[i], cut, &out[i], err);
+        st = nm_blip_take_texts(s, &g[i], cut, &out[i], err);
     nm_generation_free(g, 16);
     free(prompt);
     return st;
 }
 
 const nm_tasks nm_tasks_blip = { .family = &nm_family_blip, .tasks = blip_tasks, .temperature = blip_temperature, .itm = blip_itm,
-                                 .caption = blip_caption };
+                                 .caption = blip_caption, .ask = nm_blip_ask };

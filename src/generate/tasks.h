@@ -20,11 +20,6 @@ typedef struct nm_tasks {
 
 extern const nm_tasks nm_tasks_blip;
 
-/* blip_tasks.c: texts of `items` prompts that look at states [rows, width] in the session's arena; item i at the rows state_offsets[i] ..
- * state_offsets[i+1]. */
-noema_status nm_blip_generate(noema_session *s, nm_tensor states, const int64_t *state_offsets, int64_t items, const int32_t *prompts,
-                              const int64_t *offsets, const nm_rules *rules, nm_generation *out, noema_error *err);
-
 /* text.c: what the families' hooks share. */
 
 /* The options over what the model does by itself (rules holds its defaults). */

@@ -60,7 +60,14 @@ noema_status nm_session_decode(noema_session *s, const int32_t *ids, int64_t n, 
         return err ? err->code : NOEMA_E_MISSING;
     if (!s->tok && !(s->tok = noema_tokenizer_scratch_new(t)))
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: tokenizer");
-    noema_status st = noema_tokenizer_decode(t, s->tok, ids, (size_t)n, 1, &p, &len, err);
+    /* ids that the tokenizer has no token for (the start id of a folder whose tokenizer was saved without it) have no text */
+    int32_t *known = nm_malloc_array((size_t)n + 1, sizeof *known), most = noema_tokenizer_vocab_size(t);
+    size_t n_known = 0;
+    for (int64_t i = 0; known && i < n; i++)
+        if (ids[i] >= 0 && ids[i] < most)
+            known[n_known++] = ids[i];
+    noema_status st = known ? noema_tokenizer_decode(t, s->tok, known, n_known, 1, &p, &len, err) : nm_fail(err, NOEMA_E_MEMORY, "out of memory: text");
+    free(known);
     if (st != NOEMA_OK)
         return st;
     *text = nm_strndup(p, len);

@@ -13,7 +13,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "generate/tasks.h"
+#include "generate/blip_tasks.h"
 #include "models/blip.h"
 
 #define OWN NOEMA_SOURCE_DIR "/tests/golden/blip/"
@@ -431,7 +431,7 @@ static void on_finished(void *user, int64_t item, const nm_hypothesis *h, bool s
 static nm_rules rules_of(const json_t *o, int release)
 {
     return (nm_rules){ .beams = (int)nm_json_int(o, "num_beams", 1), .max_length = nm_json_int(o, "max_length", 20), .min_length = nm_json_int(o, "min_length", 0),
-                       .max_new = -1, .min_new = -1, .repetition_penalty = nm_json_num(o, "repetition_penalty", 1),
+                       .max_new = nm_json_int(o, "max_new_tokens", -1), .min_new = -1, .repetition_penalty = nm_json_num(o, "repetition_penalty", 1),
                        .length_penalty = nm_json_num(o, "length_penalty", 1), .early_stopping = nm_json_bool(o, "early_stopping", false),
                        .n_best = (int)nm_json_int(o, "num_return_sequences", 1), .release = release, .eos = 102, .temperature = 1, .top_p = 1 };
 }
@@ -721,6 +721,356 @@ static void test_sampling(void **state)
     unload(&e);
 }
 
+/* ---- questions ---- */
+
+static void picture_path(char path[512], int i) { snprintf(path, 512, "%simages/image%d.png", OWN, i); }
+
+static void test_vqa(void **state)
+{
+    (void)state;
+    const char *vocab = shared("tiny_vocab.txt");
+    expected e;
+    load(&e, "vqa");
+    model m = open_model(own("model_vqa.pth"), nm_json_get(e.json, "arch"), vocab, 0);
+    float *pixels = all_pixels(&m, 4), *want;
+    nm_texts q = texts_of(&e, "question_ids", "question_mask");
+    nm_run *r = nm_session_run(m.s);
+    nm_med_rows l;
+    nm_tensor images = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 4)), states = nm_blip_questions(r, m.b, images, &q, -1, &l);
+    near("image_embeds", images.data, want = values(&e, "image_embeds"), 4 * 10 * 24, 1e-4), free(want);
+    want = values(&e, "question_states");
+    for (int i = 0; i < 4; i++)
+        near("question_states", (const float *)states.data + l.offsets[i] * 32, want + i * 14 * 32, (size_t)(l.offsets[i + 1] - l.offsets[i]) * 32, 1e-4);
+    free(want);
+
+    const json_t *generate = nm_json_get(e.json, "generate"), *one;
+    nm_rules rules = rules_of(nm_json_get(generate, "settings"), NM_RELEASE_4_15);
+    nm_generation g[4];
+    int32_t start[4] = { 401, 401, 401, 401 };
+    int64_t offsets[5] = { 0, 1, 2, 3, 4 };
+    size_t i;
+    rules.n_best = 3;
+    ok(nm_blip_generate(m.s, states, l.offsets, 4, start, offsets, &rules, g, &err));
+    json_array_foreach(nm_json_get(generate, "single"), i, one) { /* four questions together: each as if alone */
+        const json_t *finals = nm_json_get(one, "final_hypotheses"), *h;
+        size_t k;
+        same_ids("answer", &g[i].best[0], nm_json_get(one, "ids"), 102, 1);
+        assert_true(fabs(g[i].best[0].score - nm_json_num(one, "score", 0)) < 2e-4);
+        json_array_foreach(finals, k, h) {
+            same_ids("hypothesis", &(nm_hypothesis){ .ids = g[i].best[k].ids, .n = g[i].best[k].n }, nm_json_get(h, "ids"), 102, 1);
+            assert_true(fabs(g[i].best[k].score - nm_json_num(h, "score", 0)) < 2e-4);
+        }
+    }
+    nm_generation_free(g, 4);
+
+    if (vocab) {
+        const json_t *questions = nm_json_get(e.json, "questions"), *rank = nm_json_get(e.json, "rank"), *list = nm_json_get(rank, "answer_list"), *run;
+        const char *answers[32], *question[4];
+        char path[4][512];
+        noema_picture p[4] = { { 0 } };
+        noema_generated out[4];
+        noema_generate_options o;
+        noema_generate_options_default(&o);
+        for (int k = 0; k < 4; k++) {
+            picture_path(path[k], k);
+            p[k].path = path[k];
+            question[k] = json_string_value(json_array_get(questions, (size_t)k));
+        }
+        ok(noema_ask(m.s, 4, p, question, &o, out, NULL, &err));
+        json_array_foreach(nm_json_get(generate, "single"), i, one)
+            assert_string_equal(out[i].text, nm_json_str(one, "answer", ""));
+        noema_generated_free(out, 4);
+        o.answers = answers;
+        for (size_t k = 0; k < json_array_size(list); k++)
+            answers[o.n_answers++] = json_string_value(json_array_get(list, k));
+        json_array_foreach(nm_json_get(rank, "runs"), i, run) {
+            o.candidates = (int)nm_json_int(run, "k", 0);
+            ok(noema_ask(m.s, 4, p, question, &o, out, NULL, &err));
+            for (size_t k = 0; k < 4; k++) {
+                const json_t *top = json_array_get(nm_json_get(run, "topk_index"), k), *sums = json_array_get(nm_json_get(run, "log_prob_sum"), k);
+                assert_string_equal(out[k].text, json_string_value(json_array_get(nm_json_get(run, "best"), k)));
+                assert_int_equal(out[k].n_best, json_array_size(top));
+                for (size_t a = 0; a < json_array_size(top); a++) {
+                    const char *name = answers[json_integer_value(json_array_get(top, a))];
+                    bool found = false;
+                    for (size_t b = 0; b < out[k].n_best; b++)
+                        if (strcmp(out[k].best[b].text, name) == 0) {
+                            found = true;
+                            assert_true(fabs((double)out[k].best[b].score - json_number_value(json_array_get(sums, a))) < 5e-4);
+                        }
+                    assert_true(found);
+                }
+                for (size_t b = 1; b < out[k].n_best; b++)
+                    assert_true(out[k].best[b - 1].score >= out[k].best[b].score);
+            }
+            noema_generated_free(out, 4);
+        }
+    }
+    free(pixels);
+    free_texts(&q);
+    close_model(&m);
+    unload(&e);
+}
+
+/* ---- two pictures ---- */
+
+static void test_nlvr(void **state)
+{
+    (void)state;
+    const char *vocab = shared("tiny_vocab.txt");
+    if (!vocab)
+        return;
+    expected e;
+    load(&e, "nlvr");
+    model m = open_model(own("model_nlvr.pth"), nm_json_get(e.json, "arch"), vocab, 0);
+    assert_true(m.b->cfg.nlvr && m.b->cfg.encoder.merge_from == 6);
+    const json_t *pair;
+    float *logits = values(&e, "logits"), *swapped = values(&e, "logits_images_swapped"), *pixels = all_pixels(&m, 4);
+    size_t i;
+    json_array_foreach(nm_json_get(e.json, "pairs"), i, pair) {
+        const char *text = nm_json_str(pair, "text", "");
+        char path[2][512];
+        noema_picture p[2] = { { 0 } }, turned[2];
+        noema_match_options mo = { .struct_size = sizeof mo };
+        float score, prob;
+        for (int k = 0; k < 2; k++) {
+            snprintf(path[k], sizeof path[k], "%simages/%s", OWN, nm_json_str(pair, k ? "image1" : "image0", ""));
+            p[k].path = turned[1 - k].path = path[k];
+            turned[1 - k].pixels = NULL, turned[1 - k].tensor = NULL;
+        }
+        ok(noema_match_pictures(m.s, 2, p, 1, &text, NULL, &mo, &score, &prob, NULL, &err));
+        near("logit", &score, &logits[2 * i + 1], 1, 1e-4);
+        float expect = 1 / (1 + expf(logits[2 * i] - logits[2 * i + 1]));
+        near("probability", &prob, &expect, 1, 2e-5);
+        ok(noema_match_pictures(m.s, 2, turned, 1, &text, NULL, &mo, &score, &prob, NULL, &err));
+        near("logit, swapped", &score, &swapped[2 * i + 1], 1, 1e-4);
+    }
+    /* every layer, for the first pair: pictures 0 and 2 */
+    observed o = { .n = 0 };
+    nm_texts text;
+    const char *words[2];
+    json_array_foreach(nm_json_get(e.json, "pairs"), i, pair)
+        words[i] = nm_json_str(pair, "text", "");
+    ok(nm_session_tokenize(m.s, 1, words, NULL, &text, &err));
+    nm_run *r = nm_session_run(m.s);
+    size_t floats = 3 * 32 * 32;
+    memmove(pixels + floats, pixels + 2 * floats, floats * sizeof *pixels);
+    nm_tensor states = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 2));
+    r->observe = observe;
+    r->observe_user = &o;
+    nm_tensor out = nm_blip_nlvr(r, m.b, states, &text, 402);
+    r->observe = NULL;
+    near("logits", out.data, logits, 2, 1e-4);
+    int seen_layers = 0;
+    for (size_t k = 0; k < nm_weights_count(e.w); k++) {
+        const nm_wview *v = nm_weights_at(e.w, k);
+        char name[128];
+        if (strncmp(v->name, "text.", 5) != 0)
+            continue;
+        snprintf(name, sizeof name, "multimodal.%s", v->name + 5);
+        float *want = values(&e, v->name);
+        near(name, find_seen(&o, name)->data, want, (size_t)(text.offsets[1] * 16), 1e-4); /* the first pair's rows, without padding */
+        free(want);
+        seen_layers++;
+    }
+    assert_int_equal(seen_layers, 25);
+    free(logits), free(swapped), free(pixels);
+    forget(&o);
+    close_model(&m);
+    unload(&e);
+}
+
+/* ---- folders in Hugging Face layout ---- */
+
+static bool load_shared(expected *e, const char *name)
+{
+    const char *folder = shared(name);
+    if (!folder)
+        return false;
+    load(e, name);
+    return true;
+}
+
+/* vision.embeddings, vision.layer.i (block.i here), vision.last_hidden_state; all pictures. */
+static void hf_vision(model *m, const expected *e, float *pixels)
+{
+    static const char *const names[][2] = { { "vision.embeddings", "vision.embeddings" }, { "vision.layer.0", "vision.block.0" },
+                                            { "vision.layer.1", "vision.block.1" }, { "vision.last_hidden_state", "vision.final_norm" } };
+    observed o = { .n = 0 };
+    nm_run *r = nm_session_run(m->s);
+    r->observe = observe;
+    r->observe_user = &o;
+    nm_tensor states = nm_blip_image_states(r, m->b, pixels_of(m, pixels, 4));
+    r->observe = NULL;
+    for (int i = 0; i < 4; i++) {
+        float *want = values(e, names[i][0]);
+        near(names[i][0], find_seen(&o, names[i][1])->data, want, (size_t)nm_wview_numel(view(e, names[i][0])), 1e-4);
+        free(want);
+    }
+    assert_non_null(states.data);
+    forget(&o);
+}
+
+static void test_hf_caption(void **state)
+{
+    (void)state;
+    expected e;
+    if (!load_shared(&e, "hf_caption"))
+        return;
+    model m = open_model(shared("hf_caption"), NULL, NULL, 0);
+    float *pixels = all_pixels(&m, 4), *want = values(&e, "pixel_values");
+    near("pixels", pixels, want, 3 * 48 * 48, 1e-6);
+    free(want);
+    hf_vision(&m, &e, pixels);
+    const json_t *run, *one;
+    size_t i, k;
+    json_array_foreach(nm_json_get(e.json, "runs"), i, run) {
+        const char *prompt = nm_json_str(run, "prompt", NULL);
+        int32_t start[64];
+        int64_t length = ids_of(nm_json_get(e.json, prompt ? "start_ids_with_prompt" : "start_ids_without_prompt"), start);
+        nm_rules rules = rules_of(nm_json_get(run, "settings"), NM_RELEASE_5);
+        noema_generate_options o;
+        noema_generate_options_default(&o);
+        o.prompt = prompt;
+        o.beams = rules.beams;
+        o.max_length = (int)rules.max_length;
+        o.min_length = (int)rules.min_length;
+        o.length_penalty = rules.length_penalty;
+        o.repetition_penalty = rules.repetition_penalty;
+        o.early_stopping = rules.early_stopping;
+        o.max_new = (int)rules.max_new;
+        json_array_foreach(nm_json_get(run, "per_image"), k, one) {
+            const json_t *sequences = nm_json_get(one, "sequences"), *scores = nm_json_get(one, "scores"), *texts = nm_json_get(one, "texts");
+            nm_generation g;
+            captions_of(&m, pixels, (int)k, 1, start, length, &rules, &g);
+            for (size_t b = 0; b < json_array_size(sequences); b++) {
+                same_ids(nm_json_str(run, "name", ""), &g.best[b], json_array_get(sequences, b), 102, length);
+                if (scores && json_array_size(scores))
+                    assert_true(fabs(g.best[b].score - json_number_value(json_array_get(scores, b))) < 2e-4);
+            }
+            nm_generation_free(&g, 1);
+            char path[512];
+            picture_path(path, (int)k);
+            noema_picture p = { .path = path };
+            noema_generated out;
+            ok(noema_caption(m.s, 1, &p, &o, &out, NULL, &err));
+            const char *whole = json_string_value(json_array_get(texts, 0)), *rest = prompt ? whole + strlen(prompt) : whole;
+            assert_string_equal(out.text, rest + strspn(rest, " ")); /* ours comes without the prompt */
+            noema_generated_free(&out, 1);
+        }
+    }
+    /* the decoder's depths and logits */
+    nm_texts text = texts_of(&e, "teacher_image0.input_ids", NULL);
+    nm_run *r = nm_session_run(m.s);
+    nm_tensor states = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 1));
+    int64_t keys[2] = { 0, states.shape[1] }, n = text.offsets[1];
+    const nm_tensor *memory = nm_med_project(r, &m.b->decoder, &m.b->cfg.decoder, nm_flatten(states, 2), 0);
+    nm_med_cache cache;
+    observed o = { .n = 0 };
+    assert_true(nm_med_cache_init(r, &cache, &m.b->decoder, &m.b->cfg.decoder, memory, keys, 1, 1, 32));
+    r->observe = observe;
+    r->observe_user = &o;
+    nm_tensor x = nm_med_step(r, &cache, 1, NULL, text.ids, text.offsets);
+    r->observe = NULL;
+    static const char *const depth[][2] = { { "teacher_image0.hidden.0", "embeddings" }, { "teacher_image0.hidden.1", "layer.0" }, { "teacher_image0.hidden.2", "layer.1" } };
+    for (int d = 0; d < 3; d++)
+        near(depth[d][0], find_seen(&o, depth[d][1])->data, want = values(&e, depth[d][0]), (size_t)(n * 32), 1e-4), free(want);
+    near("logits", nm_med_logits(r, &m.b->lm, &m.b->cfg.decoder, x).data, want = values(&e, "teacher_image0.logits"), (size_t)(n * 403), 2e-4), free(want);
+    forget(&o);
+    free(pixels);
+    free_texts(&text);
+    close_model(&m);
+    unload(&e);
+}
+
+static void test_hf_itm(void **state)
+{
+    (void)state;
+    expected e;
+    if (!load_shared(&e, "hf_itm"))
+        return;
+    model m = open_model(shared("hf_itm"), NULL, NULL, 0);
+    float *pixels = all_pixels(&m, 4), *want, scores[16], probs[16], itm[32];
+    hf_vision(&m, &e, pixels);
+    noema_picture p[4] = { { 0 } };
+    const char *text[4];
+    for (int i = 0; i < 4; i++) {
+        p[i].tensor = pixels + i * 3 * 48 * 48;
+        text[i] = json_string_value(json_array_get(nm_json_get(e.json, "captions"), (size_t)i));
+    }
+    noema_match_options mo = { .struct_size = sizeof mo, .head = 1 };
+    ok(noema_match_pictures(m.s, 4, p, 4, text, NULL, &mo, scores, probs, NULL, &err));
+    near("itc", scores, want = values(&e, "itc"), 16, 5e-6), free(want);
+    assert_true(isnan(probs[0])); /* the folder has no temperature */
+    mo.head = 2;
+    ok(noema_match_pictures(m.s, 4, p, 4, text, NULL, &mo, scores, probs, NULL, &err));
+    near("itm_prob", probs, want = values(&e, "itm_prob"), 16, 1e-5), free(want);
+    want = values(&e, "itm_logits");
+    for (int i = 0; i < 16; i++)
+        itm[i] = want[2 * i + 1];
+    near("itm_logits", scores, itm, 16, 1e-4), free(want);
+    mo.first_token = 1;
+    ok(noema_match_pictures(m.s, 1, p, 4, text, NULL, &mo, scores, probs, NULL, &err));
+    want = values(&e, "itm_logits_with_enc_image0");
+    for (int i = 0; i < 4; i++)
+        itm[i] = want[2 * i + 1];
+    near("itm_logits_with_enc", scores, itm, 4, 1e-4), free(want);
+    float feat[4 * 20];
+    ok(noema_embed_tensors(m.s, 4, pixels, NOEMA_NORMALIZE, feat, &err));
+    near("image_feat", feat, want = values(&e, "image_feat"), 80, 5e-6), free(want);
+    ok(noema_embed_texts(m.s, 4, text, NULL, NOEMA_NORMALIZE, feat, &err));
+    near("text_feat", feat, want = values(&e, "text_feat"), 80, 5e-6), free(want);
+    free(pixels);
+    close_model(&m);
+    unload(&e);
+}
+
+static void test_hf_vqa(void **state)
+{
+    (void)state;
+    expected e;
+    if (!load_shared(&e, "hf_vqa"))
+        return;
+    model m = open_model(shared("hf_vqa"), NULL, NULL, 0);
+    float *pixels = all_pixels(&m, 4), *want = values(&e, "question_states");
+    nm_texts q = texts_of(&e, "question_ids", "question_mask");
+    nm_run *r = nm_session_run(m.s);
+    nm_med_rows l;
+    nm_tensor states = nm_blip_questions(r, m.b, nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 4)), &q, -1, &l);
+    for (int i = 0; i < 4; i++)
+        near("question_states", (const float *)states.data + l.offsets[i] * 28, want + i * 14 * 28, (size_t)(l.offsets[i + 1] - l.offsets[i]) * 28, 1e-4);
+    free(want);
+    const json_t *run;
+    size_t i;
+    json_array_foreach(nm_json_get(e.json, "runs"), i, run) {
+        nm_rules rules = rules_of(nm_json_get(run, "settings"), NM_RELEASE_5);
+        noema_generate_options o;
+        noema_generate_options_default(&o);
+        o.beams = rules.beams;
+        o.max_length = (int)rules.max_length;
+        o.min_length = (int)rules.min_length;
+        o.n_best = rules.n_best;
+        char path[512];
+        snprintf(path, sizeof path, "%simages/%s", OWN, nm_json_str(run, "image", ""));
+        noema_picture p = { .path = path };
+        noema_generated out;
+        const char *question = nm_json_str(run, "question", "");
+        const json_t *answers = nm_json_get(run, "answers"), *scores = nm_json_get(run, "scores");
+        ok(noema_ask(m.s, 1, &p, &question, &o, &out, NULL, &err));
+        assert_int_equal(out.n_best, json_array_size(answers));
+        for (size_t k = 0; k < out.n_best; k++) {
+            assert_string_equal(out.best[k].text, json_string_value(json_array_get(answers, k)));
+            if (scores)
+                assert_true(fabs((double)out.best[k].score - json_number_value(json_array_get(scores, k))) < 2e-4);
+        }
+        noema_generated_free(&out, 1);
+    }
+    free(pixels);
+    free_texts(&q);
+    close_model(&m);
+    unload(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -732,6 +1082,11 @@ int main(void)
         cmocka_unit_test(test_teacher_forced),
         cmocka_unit_test(test_real_vocabulary),
         cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_vqa),
+        cmocka_unit_test(test_nlvr),
+        cmocka_unit_test(test_hf_caption),
+        cmocka_unit_test(test_hf_itm),
+        cmocka_unit_test(test_hf_vqa),
     };
     int failed = cmocka_run_group_tests(tests, setup, teardown);
     printf("largest difference %.3g\n", worst);
