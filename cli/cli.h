@@ -186,9 +186,13 @@ void cli_context_free(cli *c);
 /* Gets each result in the order of the inputs: v is NULL for one that failed (and has been reported). `name` is NULL for texts.
  * false: stop; err is filled. */
 typedef bool cli_vector_fn(void *user, const char *name, const float *v, noema_error *err);
-/* The first `skip` inputs are passed over in silence (a resumed job). false: fn stopped the work. */
-bool cli_embed_images(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, const char *const *args, size_t n, size_t skip,
-                      cli_vector_fn *fn, void *user, noema_error *err);
+/* All files and .npy rows that args name (with the -r of the command line). false: fn stopped the work. */
+bool cli_embed_images(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, const char *const *args, size_t n, cli_vector_fn *fn,
+                      void *user, noema_error *err);
+/* The same for what is left of an opened list (CLI_IN_ROWS); total for the progress bar, -1: unknown. */
+bool cli_embed_rest(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, cli_inputs *in, int64_t total, cli_vector_fn *fn, void *user,
+                    noema_error *err);
+/* Texts from number `skip` on. */
 bool cli_embed_texts(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, const cli_texts *t, size_t skip, cli_vector_fn *fn, void *user,
                      noema_error *err);
 

@@ -121,7 +121,7 @@ static int watch(cli *c, noema_session *s, const noema_model_info *info, const c
     const char *out = cli_str(c, "out", NULL);
     noema_session_observe(s, on_tensor, &r);
     bool ok = (!texts->n || cli_embed_texts(c, s, info, 0, texts, 0, ignore, NULL, &err)) &&
-              (!c->n_inputs || cli_embed_images(c, s, info, 0, c->inputs, c->n_inputs, 0, ignore, NULL, &err));
+              (!c->n_inputs || cli_embed_images(c, s, info, 0, c->inputs, c->n_inputs, ignore, NULL, &err));
     noema_session_observe(s, NULL, NULL);
     for (size_t i = 0; ok && i < r.n; i++)
         print_tensor(c, &r.t[i]);

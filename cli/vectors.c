@@ -108,37 +108,42 @@ static bool add(batch *b, cli_input *in)
     return true;
 }
 
-bool cli_embed_images(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, const char *const *args, size_t n, size_t skip,
-                      cli_vector_fn *fn, void *user, noema_error *err)
+bool cli_embed_rest(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, cli_inputs *all, int64_t total, cli_vector_fn *fn, void *user,
+                    noema_error *err)
 {
     batch b = { .c = c, .s = s, .info = info, .flags = flags, .size = (size_t)cli_batch(c, 64), .fn = fn, .user = user, .err = err };
-    bool ok = true, recursive = cli_flag(c, "recursive");
+    bool ok = true;
     cli_progress bar;
     cli_input in;
     b.in = cli_alloc(b.size, sizeof *b.in);
     b.paths = cli_alloc(b.size, sizeof *b.paths);
     b.errors = cli_alloc(b.size, sizeof *b.errors);
     b.out = cli_alloc(b.size * (size_t)info->embed_dim, sizeof *b.out);
-    cli_progress_begin(&bar, c, "images", c->err_tty && !c->quiet ? cli_inputs_count(c, args, n, recursive, CLI_IN_ROWS) : -1);
-    cli_inputs *all = cli_inputs_open(c, args, n, recursive, CLI_IN_ROWS);
-    for (int64_t seen = 0; ok && cli_inputs_next(all, &in); cli_progress_set(&bar, ++seen)) {
-        if ((size_t)seen < skip)
-            cli_input_free(&in);
-        else
-            ok = add(&b, &in);
-    }
+    cli_progress_begin(&bar, c, "images", total);
+    for (int64_t seen = 0; ok && cli_inputs_next(all, &in); cli_progress_set(&bar, ++seen))
+        ok = add(&b, &in);
     if (ok && !cli_interrupted())
         ok = flush(&b);
     for (size_t i = 0; i < b.n; i++)
         cli_input_free(&b.in[i]);
     cli_progress_end(&bar);
-    cli_inputs_close(all);
     cli_npy_close(&b.npy);
     free(b.npy_path);
     free(b.in);
     free(b.paths);
     free(b.errors);
     free(b.out);
+    return ok;
+}
+
+bool cli_embed_images(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, const char *const *args, size_t n, cli_vector_fn *fn,
+                      void *user, noema_error *err)
+{
+    bool recursive = cli_flag(c, "recursive");
+    int64_t total = c->err_tty && !c->quiet ? cli_inputs_count(c, args, n, recursive, CLI_IN_ROWS) : -1;
+    cli_inputs *all = cli_inputs_open(c, args, n, recursive, CLI_IN_ROWS);
+    bool ok = cli_embed_rest(c, s, info, flags, all, total, fn, user, err);
+    cli_inputs_close(all);
     return ok;
 }
 

@@ -126,7 +126,7 @@ static int classify(cli *c, noema_session *s, const noema_model_info *info, cons
     j.probs = cli_alloc(n, sizeof *j.probs);
     j.order = cli_alloc(n, sizeof *j.order);
     if (noema_class_vectors(s, n, labels->item, templates->n, templates->item, classes, &err) != NOEMA_OK ||
-        !cli_embed_images(c, s, info, NOEMA_NORMALIZE, c->inputs, c->n_inputs, 0, on_vector, &j, &err))
+        !cli_embed_images(c, s, info, NOEMA_NORMALIZE, c->inputs, c->n_inputs, on_vector, &j, &err))
         code = cli_fatal(c, &err);
     else
         code = cli_exit(c);

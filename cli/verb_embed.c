@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -36,7 +37,8 @@ typedef struct job {
     char *part, *journal_path;
     FILE *journal;
     cli_npy_out npy;
-    size_t skip; /* inputs that an earlier job did */
+    size_t skip;     /* texts and inputs that an earlier job did */
+    cli_inputs *in;  /* what is left of the inputs */
 } job;
 
 static bool io_fail(const char *path, noema_error *err)
@@ -67,17 +69,14 @@ static void put_entry(cli_buf *b, const char *name, const char *text, size_t n, 
 
 /* ---- resuming ---- */
 
-typedef struct expect { cli *c; cli_inputs *in; const cli_texts *t; size_t i; } expect;
-
-/* The entry that input number k of this command line would have got, up to its row. */
-static bool next_expected(expect *e, cli_buf *b)
+/* The entry that the next text or input of this command line would have got, up to its row; takes it from j->in. */
+static bool next_expected(job *j, cli_buf *b)
 {
     cli_input in;
     b->len = 0;
-    if (e->i < e->t->n) {
-        put_entry(b, NULL, e->t->text[e->i], e->t->len[e->i], 0);
-        e->i++;
-    } else if (cli_inputs_next(e->in, &in)) {
+    if (j->skip < j->texts->n)
+        put_entry(b, NULL, j->texts->text[j->skip], j->texts->len[j->skip], 0);
+    else if (cli_inputs_next(j->in, &in)) {
         put_entry(b, in.name, NULL, 0, 0);
         cli_input_free(&in);
     } else
@@ -100,10 +99,9 @@ static bool read_journal(job *j, int64_t *rows, long *bytes, noema_error *err)
     *bytes = 0;
     if (!f)
         return io_fail(j->journal_path, err);
-    expect e = { j->c, cli_inputs_open(NULL, j->c->inputs, j->c->n_inputs, cli_flag(j->c, "recursive"), CLI_IN_ROWS), j->texts, 0 };
     put_header(&want, j);
     for (size_t k = 0; ok && (n = getline(&line, &cap, f)) > 0 && line[n - 1] == '\n'; k++) {
-        ok = k ? next_expected(&e, &want) && (size_t)n > want.len && !memcmp(line, want.data, want.len)
+        ok = k ? next_expected(j, &want) && (size_t)n > want.len && !memcmp(line, want.data, want.len)
                : (size_t)n == want.len && !memcmp(line, want.data, want.len);
         if (!ok) {
             err->code = NOEMA_E_MISMATCH;
@@ -118,7 +116,6 @@ static bool read_journal(job *j, int64_t *rows, long *bytes, noema_error *err)
     }
     free(line);
     cli_buf_free(&want);
-    cli_inputs_close(e.in);
     fclose(f);
     return ok;
 }
@@ -139,6 +136,12 @@ static bool start_journal(job *j, long keep, noema_error *err)
 
 static bool open_out(job *j, noema_error *err)
 {
+    struct stat st;
+    if (!stat(j->path, &st) && !S_ISREG(st.st_mode)) { /* a device or folder must not be renamed over */
+        err->code = NOEMA_E_IO;
+        snprintf(err->message, sizeof err->message, "%s: expected a new or a regular file", j->path);
+        return false;
+    }
     int64_t dims[1] = { j->info->embed_dim }, rows = 0;
     long bytes = 0;
     j->part = cli_text("%s.part", j->path);
@@ -150,6 +153,7 @@ static bool open_out(job *j, noema_error *err)
     if (resume) {
         cli_say(j->c, "going on after %zu inputs, %lld rows", j->skip, (long long)rows);
         j->c->n_done = (size_t)rows;
+        j->c->n_failed = j->skip - (size_t)rows;
     }
     return (resume ? cli_npy_append_open(&j->npy, j->part, "<f4", 1, dims, rows, err) : cli_npy_create(&j->npy, j->part, "<f4", 1, dims, err)) &&
            start_journal(j, bytes, err);
@@ -259,21 +263,26 @@ static bool embed_all(job *j, noema_session *s, noema_error *err)
 {
     unsigned flags = j->normalize ? NOEMA_NORMALIZE : 0;
     size_t done = j->skip < j->texts->n ? j->skip : j->texts->n;
+    cli *c = j->c;
+    bool bar = c->err_tty && !c->quiet;
+    int64_t left = bar ? cli_inputs_count(c, c->inputs, c->n_inputs, cli_flag(c, "recursive"), CLI_IN_ROWS) : -1;
+    left = left < 0 ? left : left - (int64_t)(j->skip - done);
     j->seen = done;
     return (!j->texts->n || cli_embed_texts(j->c, s, j->info, flags, j->texts, done, on_vector, j, err)) &&
-           (!j->c->n_inputs || cli_interrupted() ||
-            cli_embed_images(j->c, s, j->info, flags, j->c->inputs, j->c->n_inputs, j->skip - done, on_vector, j, err));
+           (!j->c->n_inputs || cli_interrupted() || cli_embed_rest(j->c, s, j->info, flags, j->in, left, on_vector, j, err));
 }
 
 static int embed(cli *c, noema_session *s, const noema_model_info *info, const cli_texts *texts)
 {
     job j = { .c = c, .info = info, .texts = texts, .normalize = !cli_flag(c, "no-normalize"), .path = cli_str(c, "out", NULL) };
     noema_error err = NOEMA_ERROR_INIT, last = NOEMA_ERROR_INIT;
+    j.in = cli_inputs_open(c, c->inputs, c->n_inputs, cli_flag(c, "recursive"), CLI_IN_ROWS);
     bool ok = (!j.path || open_out(&j, &err)) && embed_all(&j, s, &err);
     if (j.path && j.npy.f && !finish_out(&j, ok && !cli_interrupted(), &last) && ok) {
         ok = false;
         err = last;
     }
+    cli_inputs_close(j.in);
     cli_buf_free(&j.line);
     free(j.part);
     free(j.journal_path);

@@ -108,7 +108,7 @@ static int match(cli *c, noema_session *s, const noema_model_info *info, const c
     noema_error err = NOEMA_ERROR_INIT;
     side images = { .dim = (size_t)info->embed_dim }, texts = { .dim = (size_t)info->embed_dim, .texts = t };
     int code;
-    if (!cli_embed_images(c, s, info, NOEMA_NORMALIZE, paths, n, 0, keep, &images, &err) ||
+    if (!cli_embed_images(c, s, info, NOEMA_NORMALIZE, paths, n, keep, &images, &err) ||
         !cli_embed_texts(c, s, info, NOEMA_NORMALIZE, t, 0, keep, &texts, &err))
         code = cli_fatal(c, &err);
     else if (images.n && texts.n && !cli_interrupted()) {
