@@ -51,23 +51,6 @@ static void *matrix(size_t n, nm_dtype t)
 
 /* ---- peaks ---- */
 
-#if defined(__x86_64__)
-__attribute__((target("avx512f,avx512vnni"))) static double int8_loop(void)
-{
-    __m512i x = _mm512_setzero_si512();
-    __m512i a0 = x, a1 = x, a2 = x, a3 = x, a4 = x, a5 = x, a6 = x, a7 = x, a8 = x, a9 = x, a10 = x, a11 = x;
-    for (int s = 0; s < PEAK_STEPS; s++) {
-        a0 = _mm512_dpbusd_epi32(a0, x, x); a1 = _mm512_dpbusd_epi32(a1, x, x); a2 = _mm512_dpbusd_epi32(a2, x, x); a3 = _mm512_dpbusd_epi32(a3, x, x);
-        a4 = _mm512_dpbusd_epi32(a4, x, x); a5 = _mm512_dpbusd_epi32(a5, x, x); a6 = _mm512_dpbusd_epi32(a6, x, x); a7 = _mm512_dpbusd_epi32(a7, x, x);
-        a8 = _mm512_dpbusd_epi32(a8, x, x); a9 = _mm512_dpbusd_epi32(a9, x, x); a10 = _mm512_dpbusd_epi32(a10, x, x); a11 = _mm512_dpbusd_epi32(a11, x, x);
-        __asm__ volatile("" : "+v"(a0), "+v"(a1), "+v"(a2), "+v"(a3), "+v"(a4), "+v"(a5), "+v"(a6), "+v"(a7), "+v"(a8), "+v"(a9), "+v"(a10), "+v"(a11));
-    }
-    return 8.0 * 16 * 12 * PEAK_STEPS;
-}
-#else
-static double int8_loop(void) { return 0; }
-#endif
-
 static clockid_t clock_id = CLOCK_THREAD_CPUTIME_ID;
 
 static double now(void)
@@ -84,7 +67,7 @@ static void peak_part(void *arg, int64_t begin, int64_t end, int worker)
     peak_case *c = arg;
     (void)worker;
     for (int64_t i = begin; i < end; i++)
-        c->flops[i] = c->compute == NM_I8 && (nm_cpu_features() & NM_CPU_AVX512_VNNI) ? int8_loop() : peak_run(c->compute == NM_BF16);
+        c->flops[i] = nm_peak_run(c->compute);
 }
 
 static double peak_round(nm_pool *pool, nm_dtype compute)

@@ -34,6 +34,7 @@
     V(train) \
     V(data_emoji) \
     V(verify) \
+    V(bench) \
     V(completions)
 
 #define DECLARE(name) extern const cli_verb cli_verb_##name;

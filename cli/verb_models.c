@@ -195,7 +195,7 @@ static int run_new(cli *c)
         return cli_usage(c, "expected --out DIR and one of --arch NAME and --config FILE");
     if (!cli_context(c))
         return CLI_NOTHING_DONE;
-    if (noema_model_new(&m, c->ctx, arch, config, (uint64_t)cli_int(c, "seed", 0), &err) != NOEMA_OK)
+    if (noema_model_new(&m, c->ctx, arch, config, (uint64_t)cli_int(c, "seed", 0), NULL, &err) != NOEMA_OK)
         return cli_fatal(c, &err);
     int code = save(c, m, out);
     noema_model_free(m);

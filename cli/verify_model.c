@@ -216,7 +216,7 @@ static bool draw_into(const char *folder)
     bool ok = f && fputs(config, f) >= 0;
     if (f && fclose(f))
         ok = false;
-    ok = ok && noema_context_create(&ctx, NULL, &err) == NOEMA_OK && noema_model_new(&m, ctx, NULL, path, 1, &err) == NOEMA_OK &&
+    ok = ok && noema_context_create(&ctx, NULL, &err) == NOEMA_OK && noema_model_new(&m, ctx, NULL, path, 1, NULL, &err) == NOEMA_OK &&
          noema_model_save(m, folder, NOEMA_DTYPE_F32, &err) == NOEMA_OK;
     if (!ok)
         fprintf(stderr, "noema verify: cannot draw a model: %s\n", err.message);

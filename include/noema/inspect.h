@@ -93,8 +93,10 @@ typedef struct noema_published {
 NOEMA_API size_t noema_published_count(void);
 NOEMA_API void noema_published_at(size_t i, noema_published *p);
 
-/* A new model of an architecture ("ViT-B-32") or of a configuration file (open_clip's form), its weights drawn by seed. */
-NOEMA_API noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *arch, const char *config, uint64_t seed, noema_error *err);
+/* A new model of an architecture ("ViT-B-32") or of a configuration file (open_clip's form), its weights drawn by seed. o (may be
+ * NULL): dtype and tokenizer count. */
+NOEMA_API noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *arch, const char *config, uint64_t seed,
+                                       const noema_model_options *o, noema_error *err);
 /* Writes a model into a folder (made when absent): safetensors with the official names, configuration, tokenizer files; open_clip,
  * or transformers for sentence encoders, opens it. Matrices are stored as dtype (AUTO: f32), vectors as f32. */
 NOEMA_API noema_status noema_model_save(noema_model *m, const char *folder, noema_dtype dtype, noema_error *err);
@@ -105,6 +107,14 @@ NOEMA_API noema_status noema_model_save(noema_model *m, const char *folder, noem
 typedef void noema_observe_fn(void *user, const char *name, int ndim, const int64_t *shape, const float *data);
 /* Watches the session's forwards; fn NULL: no longer. */
 NOEMA_API void noema_session_observe(noema_session *s, noema_observe_fn *fn, void *user);
+
+/* ---- speed ---- */
+
+/* Multiply-adds from registers only, all threads of the context together, in operations per second (two per multiply-add), for
+ * products of dtype: what no program on this machine can exceed. Takes some milliseconds. */
+NOEMA_API double noema_context_peak(noema_context *ctx, noema_dtype dtype);
+/* Operations of the products of one picture and of one text of n_tokens ids; 0 for towers that are not counted (ResNet, BERT). */
+NOEMA_API void noema_model_operations(const noema_model *m, int n_tokens, double *image, double *text);
 
 /* SHA-256 of data[0..size) in lower-case hex. */
 NOEMA_API void noema_sha256(const void *data, size_t size, char hex[65]);

@@ -5,6 +5,8 @@
 
 #include "base/file.h"
 #include "hub/hub.h"
+#include "kernels/peak.h"
+#include "models/clip.h"
 #include "models/handle.h"
 #include "models/registry.h"
 #include "noema/inspect.h"
@@ -62,7 +64,8 @@ void noema_published_at(size_t i, noema_published *p)
 
 /* ---- new models and saving ---- */
 
-noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *arch, const char *config, uint64_t seed, noema_error *err)
+noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *arch, const char *config, uint64_t seed,
+                             const noema_model_options *o, noema_error *err)
 {
     json_t *j = NULL;
     nm_model *made = NULL;
@@ -73,7 +76,7 @@ noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *ar
     json_decref(j);
     if (s != NOEMA_OK)
         return s;
-    s = nm_model_adopt(m, ctx, made, arch ? arch : config, NULL, err);
+    s = nm_model_adopt(m, ctx, made, arch ? arch : config, o, err);
     if (s != NOEMA_OK)
         made->family->free(made);
     return s;
@@ -188,4 +191,35 @@ noema_status noema_preprocess_of_model(noema_preprocess **p, noema_model *m, noe
     if (!m->m->has_image)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: has no image tower", m->name);
     return nm_preprocess_wrap(p, &m->m->preprocess, err);
+}
+
+/* ---- speed ---- */
+
+double noema_context_peak(noema_context *ctx, noema_dtype dtype)
+{
+    return nm_peak_per_second(ctx->pool, dtype == NOEMA_DTYPE_BF16 ? NM_BF16 : dtype == NOEMA_DTYPE_INT8 ? NM_I8 : NM_F32);
+}
+
+/* q, k, v, out; the two of the MLP; scores and their sum. */
+static double blocks(double layers, double tokens, double width, double mlp)
+{
+    return layers * (tokens * (8 * width * width + 4 * width * mlp) + 4 * tokens * tokens * width);
+}
+
+void noema_model_operations(const noema_model *m, int n_tokens, double *image, double *text)
+{
+    const nm_family *f = m->m->family;
+    *image = *text = 0;
+    if (f != &nm_family_clip && f != &nm_family_siglip && f != &nm_family_coca)
+        return;
+    const nm_clip_cfg *c = &((const nm_clip *)m->m)->cfg;
+    const nm_vit_cfg *v = &c->vit;
+    const nm_text_cfg *t = &c->text;
+    if (c->has_image && !c->resnet) {
+        double grid = (double)(v->image_height / v->patch_height) * (v->image_width / v->patch_width);
+        *image = 2 * grid * 3 * v->patch_height * v->patch_width * v->width + blocks(v->layers, grid + v->class_token, v->width, v->mlp) +
+                 (v->proj ? 2.0 * v->width * v->embed_dim : 0);
+    }
+    if (c->has_text && c->text_tower == NM_TEXT_CLIP)
+        *text = blocks(t->layers, n_tokens, t->width, t->mlp) + 2.0 * t->width * t->embed_dim;
 }
