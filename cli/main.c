@@ -35,7 +35,8 @@
     V(data_emoji) \
     V(verify) \
     V(bench) \
-    V(completions)
+    V(completions) \
+    V(manual)
 
 #define DECLARE(name) extern const cli_verb cli_verb_##name;
 #define LIST(name) &cli_verb_##name,

@@ -5,7 +5,7 @@ import os
 import random
 
 import hub_server
-from harness import TMP, check, contains, equal, exits, finish, run
+from harness import TMP, check, contains, equal, exits, finish, golden, run, write_npy
 
 hub = hub_server.start()
 random.seed(1)
@@ -125,9 +125,53 @@ def refusals():
     exits(r, 3, "no hub there")
 
 
+def models():
+    """A model that is named by its hub name: fetched once, then taken from the cache, also offline."""
+    out = TMP / "converted"
+    exits(run("models", "convert", "-m", golden("clip", "openclip_vit.safetensors"), "--config", golden("clip", "openclip_vit.config.json"), "--out", out), 0,
+          "convert")
+    hub.repos["org/clip"] = {"commit": COMMIT, "refs": ["main"], "files": {p.name: p.read_bytes() for p in out.iterdir()}}
+    write_npy(TMP / "x.npy", [1, 3, 32, 32], [(i % 31) / 16 - 1 for i in range(3 * 32 * 32)])
+    want = run("embed", "-m", out, TMP / "x.npy").rows()
+    env = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(TMP / "m")}
+    before = len(hub.log)
+    r = run("embed", "-m", "hf-hub:org/clip", TMP / "x.npy", env=env)
+    exits(r, 0, "embed by hub name")
+    equal([x["embedding"] for x in r.rows()], [x["embedding"] for x in want], "the same vectors")
+    check(len(hub.log) > before, "the first use fetches")
+    before = len(hub.log)
+    for extra in ([], ["--offline"]):
+        exits(run("embed", "-m", "hf-hub:org/clip", *extra, TMP / "x.npy", env=env), 0, f"again {extra}")
+    equal(len(hub.log), before, "what is in the cache opens no socket")
+    r = run("embed", "-m", "hf-hub:org/other", "--offline", TMP / "x.npy", env=env)
+    exits(r, 3, "offline, not in the cache")
+    equal(len(hub.log), before, "offline opens no socket")
+    hub.repos["org/cut"] = {"commit": COMMIT, "refs": ["main"], "files": {"open_clip_config.json": (out / "open_clip_config.json").read_bytes(),
+                                                                        "open_clip_model.safetensors": (out / "open_clip_model.safetensors").read_bytes()[:5000]}}
+    exits(run("embed", "-m", "hf-hub:org/cut", TMP / "x.npy", env=env), 3, "a truncated checkpoint on the hub")
+
+
+def openai():
+    name = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"
+    hub.openai[name] = BIG
+    env = {"NOEMA_OPENAI_ENDPOINT": hub.url, "XDG_CACHE_HOME": str(TMP / "xdg")}
+    r = run("models", "info", "-m", "ViT-B/32", env=env)
+    exits(r, 3, "OpenAI's file with other content")
+    contains(r.err, "SHA-256", "says what differs")
+    check(hub.count("GET", name) == 1, "asked at the overridden place")
+    check(not (TMP / "xdg" / "clip" / "ViT-B-32.pt").exists(), "nothing kept")
+    before = len(hub.log)
+    exits(run("models", "info", "-m", "ViT-B/32", "--offline", env=env), 3, "offline")
+    equal(len(hub.log), before, "offline opens no socket")
+    del hub.openai[name]
+    exits(run("models", "info", "-m", "ViT-B/32", env=env), 3, "not there")
+
+
 layout()
 resume()
 wrong_content()
 tokens()
 refusals()
+models()
+openai()
 finish()
