@@ -12,12 +12,8 @@
 
 enum { MAX_FILES = 4096, SIZE = 224 };
 
-static double now_ms(void)
-{
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
+/* Processor time: everything runs on one thread, and the wall clock of a shared machine says more about its other users. */
+static double now_ms(void) { return 1e3 * (double)clock() / CLOCKS_PER_SEC; }
 
 typedef struct work {
     nm_map file[MAX_FILES];
