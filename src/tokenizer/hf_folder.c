@@ -58,14 +58,32 @@ static const char *token_text(const json_t *v)
     return json_is_string(v) ? json_string_value(v) : nm_json_str(v, "content", NULL);
 }
 
-static const char *token(const folder *f, const char *role, const char *dflt)
+/* What a class calls its tokens when the configuration does not say: bos, eos, unk, sep, pad, cls, mask. */
+static const char *const roles[] = { "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token" };
+enum { N_ROLES = 7 };
+static const char *const defaults[][N_ROLES] = {
+    [R_AS_DECLARED] = { NULL },
+    [R_CLIP] = { "<|startoftext|>", "<|endoftext|>", "<|endoftext|>", NULL, "<|endoftext|>", NULL, NULL },
+    [R_BERT] = { NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]" },
+    [R_GPT2] = { "<|endoftext|>", "<|endoftext|>", "<|endoftext|>", NULL, NULL, NULL, NULL },
+    [R_ROBERTA] = { "<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>" },
+    [R_T5] = { NULL, "</s>", "<unk>", NULL, "<pad>", NULL, NULL },
+    [R_XLMR] = { "<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>" },
+    [R_SIGLIP] = { NULL, "</s>", "<unk>", NULL, "</s>", NULL, NULL },
+    [R_GEMMA] = { "<bos>", "<eos>", "<unk>", NULL, "<pad>", NULL, "<mask>" },
+    [R_SIGLIP2] = { "<bos>", "<eos>", "<unk>", NULL, "<pad>", NULL, "<mask>" },
+};
+
+/* The token of a role (index into roles): tokenizer_config.json, special_tokens_map.json, the class. NULL: none. */
+static const char *token(const folder *f, int role)
 {
-    json_t *v = nm_json_get(f->config, role);
+    json_t *v = nm_json_get(f->config, roles[role]);
     if (!v)
-        v = nm_json_get(f->map, role);
+        v = nm_json_get(f->map, roles[role]);
     const char *s = token_text(v);
-    return s ? s : dflt;
+    return s ? s : defaults[f->rules][role];
 }
+enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK };
 
 static bool is_class(const char *name, const char *want)
 {
@@ -205,14 +223,13 @@ static json_t *unigram_root(folder *f, const nm_tok_spm *m)
     }
     json_object_set_new(norm, "type", json_string("Precompiled"));
     base64_into(norm, "precompiled_charsmap", m->charsmap_blob ? m->charsmap_blob : "", m->charsmap_size);
-    /* transformers 4.33's conversion for T5 (the release that BLIP-2's authors use), 4.46's for XLM-R: they differ in
-     * trailing white space alone */
-    return json_pack("{s:{s:s, s:o, s:i}, s:{s:s, s:[o, {s:s, s:b, s:b}, {s:s, s:{s:s}, s:s}]}, s:{s:s, s:s, s:s}, s:{s:s, s:s, s:s}}",
+    /* transformers 4.33's conversion, the release that BLIP-2's authors use (later ones drop trailing white space); XLM-R's
+     * class puts its own rules in place of it */
+    return json_pack("{s:{s:s, s:o, s:i}, s:{s:s, s:[o, {s:s, s:{s:s}, s:s}]}, s:{s:s, s:s, s:s}, s:{s:s, s:s, s:s}}",
                      "model", "type", "Unigram", "vocab", vocab, "unk_id", skip ? 3 : m->unk_id, "normalizer", "type", "Sequence",
-                     "normalizers", norm, "type", "Strip", "strip_left", 0, "strip_right", skip != 0, "type", "Replace",
-                     "pattern", "Regex", " {2,}", "content", skip ? "\xE2\x96\x81" : " ", "pre_tokenizer", "type", "Metaspace",
-                     "replacement", "\xE2\x96\x81", "prepend_scheme", "always", "decoder", "type", "Metaspace", "replacement",
-                     "\xE2\x96\x81", "prepend_scheme", "always");
+                     "normalizers", norm, "type", "Replace", "pattern", "Regex", " {2,}", "content", " ", "pre_tokenizer", "type",
+                     "Metaspace", "replacement", "\xE2\x96\x81", "prepend_scheme", "always", "decoder", "type", "Metaspace",
+                     "replacement", "\xE2\x96\x81", "prepend_scheme", "always");
 }
 
 /* Builds f->root from the vocabulary files; for a SentencePiece BPE model or SigLIP the tokenizer is a raw model instead. */
@@ -328,7 +345,7 @@ static void clip_rules(folder *f)
     json_t *m = nm_json_get(f->root, "model");
     set(m, "end_of_word_suffix", json_string("</w>"));
     set(m, "continuing_subword_prefix", json_string(""));
-    set(m, "unk_token", json_string(token(f, "unk_token", "<|endoftext|>")));
+    set(m, "unk_token", json_string(token(f, UNK)));
     set(m, "fuse_unk", json_false());
     set(f->root, "normalizer", parse("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Replace\",\"pattern\":"
                                      "{\"Regex\":\"\\\\s+\"},\"content\":\" \"},{\"type\":\"Lowercase\"}]}"));
@@ -338,21 +355,21 @@ static void clip_rules(folder *f)
               "\"Removed\",\"invert\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false}]}"));
     set(f->root, "decoder", parse("{\"type\":\"ByteLevel\"}"));
     set(f->root, "noema.clip_decode", json_true());
-    set_template(f, token(f, "bos_token", "<|startoftext|>"), token(f, "eos_token", "<|endoftext|>"));
+    set_template(f, token(f, BOS), token(f, EOS));
 }
 
 static void bert_rules(folder *f)
 {
     bool lower = nm_json_bool(f->config, "do_lower_case", true);
     json_t *accents = nm_json_get(f->config, "strip_accents");
-    set(nm_json_get(f->root, "model"), "unk_token", json_string(token(f, "unk_token", "[UNK]")));
+    set(nm_json_get(f->root, "model"), "unk_token", json_string(token(f, UNK)));
     set(f->root, "normalizer",
         json_pack("{s:s, s:b, s:b, s:b, s:b}", "type", "BertNormalizer", "clean_text", 1, "handle_chinese_chars",
                   nm_json_bool(f->config, "tokenize_chinese_chars", true), "lowercase", lower, "strip_accents",
                   json_is_boolean(accents) ? json_is_true(accents) : lower));
     set(f->root, "pre_tokenizer", parse("{\"type\":\"BertPreTokenizer\"}"));
     set(f->root, "decoder", parse("{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}"));
-    set_template(f, token(f, "cls_token", "[CLS]"), token(f, "sep_token", "[SEP]"));
+    set_template(f, token(f, CLS), token(f, SEP));
 }
 
 /* add_bos_token, add_eos_token: said explicitly, they replace the file's template. */
@@ -361,7 +378,7 @@ static void bos_eos(folder *f, bool bos, bool eos)
     if (!nm_json_get(f->config, "add_bos_token") && !nm_json_get(f->config, "add_eos_token") && nm_json_get(f->root, "post_processor"))
         return;
     bos = nm_json_bool(f->config, "add_bos_token", bos), eos = nm_json_bool(f->config, "add_eos_token", eos);
-    set_template(f, bos ? token(f, "bos_token", "<s>") : NULL, eos ? token(f, "eos_token", "</s>") : NULL);
+    set_template(f, bos ? token(f, BOS) : NULL, eos ? token(f, EOS) : NULL);
 }
 
 static void byte_level_rules(folder *f)
@@ -381,7 +398,7 @@ static void gemma_rules(folder *f)
     json_t *m = nm_json_get(f->root, "model");
     set(m, "fuse_unk", json_true());
     set(m, "byte_fallback", json_true());
-    set(m, "unk_token", json_string(token(f, "unk_token", "<unk>")));
+    set(m, "unk_token", json_string(token(f, UNK)));
     set(f->root, "pre_tokenizer", parse("{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":\"MergedWithPrevious\"}"));
     set(f->root, "normalizer",
         parse(f->rules == R_SIGLIP2 ? "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"},{\"type\":\"Replace\","
@@ -390,6 +407,24 @@ static void gemma_rules(folder *f)
     set(f->root, "decoder", parse("{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xE2\x96\x81\"},"
                                   "\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}"));
     bos_eos(f, false, false);
+}
+
+/* The charsmap of the file alone; words by white space, each with U+2581 in front. */
+static void xlmr_rules(folder *f)
+{
+    json_t *norm = nm_json_get(f->root, "normalizer"), *list = nm_json_get(norm, "normalizers"), *v, *map = NULL;
+    size_t k;
+    if (strcmp(nm_json_str(norm, "type", ""), "Precompiled") == 0)
+        map = json_incref(norm);
+    json_array_foreach(list, k, v)
+        if (!map && strcmp(nm_json_str(v, "type", ""), "Precompiled") == 0)
+            map = json_incref(v);
+    const char *scheme = nm_json_bool(f->config, "add_prefix_space", true) ? "always" : "never";
+    set(f->root, "normalizer", map);
+    set(f->root, "pre_tokenizer", json_pack("{s:s, s:[{s:s}, {s:s, s:s, s:s}]}", "type", "Sequence", "pretokenizers", "type",
+                                            "WhitespaceSplit", "type", "Metaspace", "replacement", "\xE2\x96\x81", "prepend_scheme", scheme));
+    set(f->root, "decoder", json_pack("{s:s, s:s, s:s}", "type", "Metaspace", "replacement", "\xE2\x96\x81", "prepend_scheme", scheme));
+    set_template(f, token(f, BOS), token(f, EOS));
 }
 
 static void apply_rules(folder *f)
@@ -403,15 +438,14 @@ static void apply_rules(folder *f)
         break;
     case R_ROBERTA:
         byte_level_rules(f);
-        set_template(f, token(f, "cls_token", "<s>"), token(f, "sep_token", "</s>"));
+        set_template(f, token(f, CLS), token(f, SEP));
         break;
     case R_T5:
         if (!f->fast_file)
-            set_template(f, NULL, token(f, "eos_token", "</s>"));
+            set_template(f, NULL, token(f, EOS));
         break;
     case R_XLMR:
-        if (!f->fast_file)
-            set_template(f, token(f, "bos_token", "<s>"), token(f, "eos_token", "</s>"));
+        xlmr_rules(f);
         break;
     case R_SIGLIP: {
         json_t *norm = json_incref(nm_json_get(f->root, "normalizer"));
@@ -420,7 +454,7 @@ static void apply_rules(folder *f)
                                                     nm_json_bool(f->config, "do_lower_case", true), norm)
                                         : json_pack("{s:s, s:b}", "type", "noema.Canonicalize", "lowercase",
                                                     nm_json_bool(f->config, "do_lower_case", true)));
-        set_template(f, NULL, token(f, "eos_token", "</s>"));
+        set_template(f, NULL, token(f, EOS));
         break;
     }
     case R_GEMMA:
@@ -459,8 +493,6 @@ static noema_status add_one(folder *f, nm_tokenizer *t, const json_t *v, int64_t
                              f->err);
 }
 
-static const char *const roles[] = { "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token" };
-
 /* Special tokens that only the configuration knows. */
 static noema_status add_tokens(folder *f, nm_tokenizer *t)
 {
@@ -480,21 +512,28 @@ static noema_status add_tokens(folder *f, nm_tokenizer *t)
             st = add_one(f, t, s, json_integer_value(v), true);
             json_decref(s);
         }
-    for (k = 0; !st && k < sizeof roles / sizeof *roles; k++) {
+    for (k = 0; !st && k < N_ROLES; k++) {
         v = nm_json_get(f->config, roles[k]);
-        st = add_one(f, t, v ? v : nm_json_get(f->map, roles[k]), -1, true);
+        v = json_incref(v ? v : nm_json_get(f->map, roles[k]));
+        if (!v && defaults[f->rules][k] && nm_pipe_id(t->pipe, defaults[f->rules][k], strlen(defaults[f->rules][k])) >= 0)
+            v = json_string(defaults[f->rules][k]); /* the class's own token, when the vocabulary has it */
+        st = add_one(f, t, v, -1, true);
+        json_decref(v);
     }
     json_t *more = nm_json_get(f->config, "additional_special_tokens");
     json_array_foreach(more ? more : nm_json_get(f->config, "extra_special_tokens"), k, v)
         if (!st)
             st = add_one(f, t, v, -1, true);
-    /* BERT's own five when no configuration names them */
-    for (k = 0; !st && f->rules == R_BERT && k < 5; k++) {
-        static const char *const five[] = { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]" };
-        json_t *s = json_string(five[k]);
-        if (nm_pipe_id(t->pipe, five[k], 5 + (k == 4)) >= 0)
-            st = add_one(f, t, s, -1, true);
-        json_decref(s);
+    if (f->rules == R_T5 && !f->fast_file) { /* the sentinels that unigram_root appended */
+        char name[32];
+        for (k = 0; !st && k < 1000; k++) {
+            snprintf(name, sizeof name, "<extra_id_%d>", (int)k);
+            if (nm_pipe_id(t->pipe, name, strlen(name)) < 0)
+                break;
+            v = json_string(name);
+            st = add_one(f, t, v, -1, true);
+            json_decref(v);
+        }
     }
     if (!st && !nm_pipe_build_added(t))
         st = nm_fail(f->err, NOEMA_E_MEMORY, "%s: out of memory", f->dir);
@@ -504,8 +543,8 @@ static noema_status add_tokens(folder *f, nm_tokenizer *t)
 static void set_roles(folder *f, nm_tokenizer *t)
 {
     int32_t *id[] = { &t->id.bos, &t->id.eos, &t->id.unk, &t->id.sep, &t->id.pad, &t->id.cls, &t->id.mask };
-    for (size_t k = 0; k < sizeof roles / sizeof *roles; k++) {
-        const char *s = token(f, roles[k], NULL);
+    for (int k = 0; k < N_ROLES; k++) {
+        const char *s = token(f, k);
         if (!s)
             continue;
         int32_t v = noema_tokenizer_token_id(t, s, strlen(s));

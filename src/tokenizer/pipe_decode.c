@@ -221,16 +221,21 @@ static bool is_special(const nm_tok_pipe *p, int32_t id)
     return false;
 }
 
-/* transformers' CLIPTokenizer: "</w>" as a space, then strip. */
+/* transformers' CLIPTokenizer: "</w>" as a space, then str.strip (of ASCII). */
+static bool is_space(char c)
+{
+    return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
+}
+
 static void clip_spaces(nm_buf *b)
 {
     nm_buf o = { 0 };
     nm_buf_reserve(&o, b->len + 1);
     replace(&o, b->data ? b->data : "", b->len, "</w>", " ");
     size_t i = 0, j = o.len;
-    while (i < j && (o.data[i] == ' ' || (o.data[i] >= 9 && o.data[i] <= 13)))
+    while (i < j && is_space(o.data[i]))
         i++;
-    while (j > i && (o.data[j - 1] == ' ' || (o.data[j - 1] >= 9 && o.data[j - 1] <= 13)))
+    while (j > i && is_space(o.data[j - 1]))
         j--;
     b->len = 0;
     nm_buf_append(b, o.data + i, j - i);

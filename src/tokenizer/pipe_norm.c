@@ -15,7 +15,7 @@ bool nm_is_bert_punct(uint32_t c)
 {
     if (c < 0x80)
         return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) || (c >= 0x7B && c <= 0x7E);
-    return (nm_cat(c) & NM_CAT_P) != 0;
+    return (nm_cat(c) & NM_CAT_P) || c == 0x166D; /* punctuation in Unicode 8, whose tables the Rust BERT steps use */
 }
 
 bool nm_is_word_char(uint32_t c)

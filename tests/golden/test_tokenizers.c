@@ -330,6 +330,13 @@ static void test_sentencepiece(void **state)
     bad += check("t5_slow", "t5.tokenizer.json", &slow, "t5.jsonl", "t5_slow.jsonl", -1);
     bad += check("xlmr", "xlmr.tokenizer.json", &o, NULL, "xlmr.jsonl", -1);
     bad += check("xlmr_slow", "xlmr.tokenizer.json", &slow, "xlmr.jsonl", "xlmr_slow.jsonl", -1);
+    const char *const spm[][2] = { { "sentencepiece.bpe.model", OWN "xlmr.sentencepiece.bpe.model" }, { NULL, NULL } };
+    const char *const fast[][2] = { { "tokenizer.json", OWN "xlmr.tokenizer.json" }, { NULL, NULL } };
+    for (int k = 0; k < 2; k++)
+        bad += check_folder("xlmr folder", "{\"tokenizer_class\":\"XLMRobertaTokenizer\"}", k ? spm : fast, &o, "xlmr.jsonl", "xlmr_class.jsonl");
+    const char *const t5[][2] = { { "tokenizer.json", OWN "t5.tokenizer.json" }, { NULL, NULL } };
+    bad += check_folder("t5 folder", "{\"tokenizer_class\":\"T5Tokenizer\",\"extra_ids\":0,\"model_max_length\":1000000000000000019884624838656}",
+                        t5, &o, NULL, "t5.jsonl");
     bad += check("gemma_style", "gemma_style.model", &o, NULL, "gemma_style.jsonl", -1);
     o.kind = NOEMA_TOKENIZER_T5;
     bad += check("t5_spm", "t5.spiece.model", &o, "t5.jsonl", "t5_spm.jsonl", -1);
