@@ -148,14 +148,10 @@ static void d_byte_fallback(const list *in, list *out)
     for (size_t k = 0; k < in->n; k++) {
         size_t n;
         const char *s = item(in, k, &n);
-        char hex[3] = { 0 }, *end = hex;
-        if (n == 6 && memcmp(s, "<0x", 3) == 0 && s[5] == '>') {
-            hex[0] = s[3], hex[1] = s[4];
-            unsigned long v = strtoul(hex, &end, 16);
-            if (end == hex + 2) {
-                nm_buf_putc(&bytes, (char)v);
-                continue;
-            }
+        int byte = nm_byte_piece(s, n);
+        if (byte >= 0) {
+            nm_buf_putc(&bytes, (char)byte);
+            continue;
         }
         flush_bytes(&bytes, out);
         nm_buf_append(&out->text, s, n);

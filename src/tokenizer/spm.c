@@ -154,8 +154,8 @@ noema_status nm_tok_spm_decode(const nm_tokenizer *t, nm_tok_scratch *s, const i
         const char *p = nm_spm_piece(m, id, &len);
         if (m->type[id] == NM_SPM_UNKNOWN) {
             nm_buf_puts(&s->text, " \xE2\x81\x87 "); /* SentencePiece's default surface, U+2047 between spaces */
-        } else if (m->type[id] == NM_SPM_BYTE && len == 6) {
-            nm_buf_putc(&s->text, (char)strtoul(p + 3, NULL, 16));
+        } else if (m->type[id] == NM_SPM_BYTE && nm_byte_piece(p, len) >= 0) {
+            nm_buf_putc(&s->text, (char)nm_byte_piece(p, len));
         } else {
             for (size_t i = 0; i < len;) {
                 if (len - i >= 3 && memcmp(p + i, SPACE, 3) == 0) {

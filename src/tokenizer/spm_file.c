@@ -134,12 +134,9 @@ static noema_status add_piece(nm_tok_spm *m, const char *what, int32_t id, pb p,
     if (!nm_vocab_set(v1, (uint32_t)id, s, n))
         return nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", what);
     m->score[id] = score, m->type[id] = (uint8_t)type;
-    if (type == NM_SPM_BYTE && n == 6 && memcmp(s, "<0x", 3) == 0 && s[5] == '>') {
-        char hex[3] = { s[3], s[4], 0 }, *end;
-        unsigned long b = strtoul(hex, &end, 16);
-        if (*end == 0)
-            m->byte_id[b] = id;
-    }
+    int byte = type == NM_SPM_BYTE ? nm_byte_piece(s, n) : -1;
+    if (byte >= 0)
+        m->byte_id[byte] = id;
     return NOEMA_OK;
 }
 

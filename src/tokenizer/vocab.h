@@ -37,6 +37,21 @@ static inline const char *nm_vocab_str(const nm_vocab *v, int32_t id, size_t *n)
     return v->pool.data + v->e[id].off;
 }
 
+/* The byte that a piece "<0xXX>" stands for, or -1. */
+static inline int nm_byte_piece(const char *s, size_t n)
+{
+    int v = 0;
+    if (n != 6 || memcmp(s, "<0x", 3) != 0 || s[5] != '>')
+        return -1;
+    for (int k = 3; k < 5; k++) {
+        unsigned d = (unsigned)(unsigned char)s[k] - '0', a = ((unsigned)(unsigned char)s[k] | 32) - 'a';
+        if (d > 9 && a > 5)
+            return -1;
+        v = v * 16 + (int)(d <= 9 ? d : a + 10);
+    }
+    return v;
+}
+
 /* Short keys: multiply-fold over 8-byte words, the tail assembled without reading past the end. */
 static inline uint64_t nm_tok_hash(const char *s, size_t n)
 {
