@@ -112,6 +112,8 @@ static noema_status ready(nm_clip *m, noema_error *err)
     b->embed_dim = c->embed_dim;
     b->context_length = c->text_tower == NM_TEXT_BERT ? c->bert_context : c->text.context_length;
     b->has_image = c->has_image;
+    if (c->has_image) /* ModifiedResNet: its stages cost as much as about 200 tokens */
+        b->image_tokens = c->resnet ? 200 : (c->vit.image_height / c->vit.patch_height) * (c->vit.image_width / c->vit.patch_width) + 1;
     b->has_text = c->has_text;
     b->logit_scale = exp((double)m->logit_scale.f32[0]);
     b->has_logit_bias = c->siglip;

@@ -37,6 +37,7 @@ typedef struct nm_model {
     const struct nm_family *family;
     int embed_dim, context_length;
     int image_height, image_width;
+    int image_tokens;              /* rows of one picture in a forward: how many pictures make a batch; 0: unknown */
     bool has_image, has_text;
     double logit_scale, logit_bias;
     bool has_logit_bias;

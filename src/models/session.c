@@ -154,10 +154,11 @@ static noema_status need_image(const noema_session *s, noema_error *err)
     return s->model->m->has_image ? NOEMA_OK : nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no image tower", s->model->name);
 }
 
-/* Pictures per forward: a patch of 16 pixels stands for a token in towers of every kind. */
+/* Pictures per forward: as many rows as a batch of texts. */
 static size_t image_batch(const nm_model *m)
 {
-    size_t tokens = (size_t)m->image_height * (size_t)m->image_width / 1024 + 1, b = 3200 / tokens;
+    size_t tokens = m->image_tokens > 0 ? (size_t)m->image_tokens : (size_t)m->image_height * (size_t)m->image_width / 256 + 1;
+    size_t b = TOKENS_PER_BATCH / tokens;
     return b < 2 ? 2 : b > 64 ? 64 : b;
 }
 

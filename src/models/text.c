@@ -86,7 +86,7 @@ typedef struct layout {
     int64_t *offsets; /* [n + 1] */
     int64_t *pooled;  /* [n]: row of the pooled position */
     float *key_bias;  /* [rows]: CoCa; transformers' padding mask, for its observers */
-    int64_t whole;    /* > 0: every text gets that many rows */
+    int64_t whole;    /* > 0: every text gets that many rows (and CoCa's class row) */
 } layout;
 
 static int32_t id_at(const nm_texts *t, int64_t i, int64_t j, int32_t pad)
@@ -121,7 +121,7 @@ static int64_t pool_position(const nm_texts *t, int64_t i, int32_t pad, const nm
  * ids[j-1] != 0, so also the first pad, and itself only when the text is full. */
 static int64_t coca_rows(layout *l, const nm_texts *t, int64_t i, int64_t row, const nm_text_cfg *c)
 {
-    int64_t n = t->offsets[i + 1] - t->offsets[i], want = n < c->context_length ? n + 1 : n;
+    int64_t n = t->offsets[i + 1] - t->offsets[i], want = l->whole ? l->whole : n < c->context_length ? n + 1 : n;
     if (l->ids) {
         for (int64_t j = 0; j <= want; j++) {
             bool cls = j == want;
@@ -156,7 +156,7 @@ static int64_t whole_length(const nm_run *r, const nm_texts *t, const nm_text_cf
     int64_t longest = 0;
     if (!c->causal)
         return c->context_length;
-    if (!r->observe || c->pool == NM_TEXT_POOL_CLS)
+    if (!r->observe)
         return 0;
     for (int64_t i = 0; i < t->n; i++)
         longest = t->offsets[i + 1] - t->offsets[i] > longest ? t->offsets[i + 1] - t->offsets[i] : longest;
@@ -217,15 +217,14 @@ static void observe_rows(nm_run *r, nm_tensor x, const layout *l, const char *na
         nm_observe(r, nm_reshape(x, NM_SHAPE(l->n, l->rows / l->n, x.shape[1])), name, index);
 }
 
-/* Token rows of a CoCa batch without the class rows (and without the pad that the class row looks at). */
-static nm_tensor token_rows(nm_run *r, nm_tensor x, const nm_texts *t, const layout *l)
+/* Token rows of a CoCa batch without the class rows and without pads (those behind the text, or with `pads` none are left out). */
+static nm_tensor token_rows(nm_run *r, nm_tensor x, const nm_texts *t, const layout *l, bool pads)
 {
-    int64_t total = t->offsets[t->n] - t->offsets[0], k = 0;
-    int64_t *rows = nm_scratch(r, (size_t)total * sizeof *rows);
+    int64_t k = 0, *rows = nm_scratch(r, (size_t)l->rows * sizeof *rows);
     for (int64_t i = 0; rows && i < t->n; i++)
-        for (int64_t j = 0; j < t->offsets[i + 1] - t->offsets[i]; j++)
+        for (int64_t j = 0; j < (pads ? l->whole : t->offsets[i + 1] - t->offsets[i]); j++)
             rows[k++] = l->offsets[i] + j;
-    return nm_gather_rows(r, x, rows, total);
+    return rows ? nm_gather_rows(r, x, rows, k) : (nm_tensor){ 0 };
 }
 
 nm_tensor nm_text_forward_tokens(nm_run *r, const nm_text_w *w, const nm_text_cfg *c, const nm_texts *texts, nm_tensor *tokens)
@@ -244,7 +243,9 @@ nm_tensor nm_text_forward_tokens(nm_run *r, const nm_text_w *w, const nm_text_cf
         observe_rows(r, x, &l, hf ? "hidden_states.%d" : "block.%d", hf ? i + 1 : i);
     }
     if (tokens && x.data)
-        *tokens = token_rows(r, x, texts, &l);
+        *tokens = token_rows(r, x, texts, &l, false);
+    if (r->observe && x.data && c->pool == NM_TEXT_POOL_CLS)
+        nm_observe_above(r, nm_reshape(token_rows(r, x, texts, &l, true), NM_SHAPE(l.n, l.whole, c->width)), "token_embs");
     if (r->observe && !hf)
         observe_rows(r, nm_layernorm_f32(r, x, &w->ln_final, c->eps), &l, "ln_final", 0);
     x = nm_gather_rows(r, x, l.pooled, l.n); /* [n, width]: LayerNorm is per row, so the others need none */

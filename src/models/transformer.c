@@ -140,6 +140,17 @@ nm_tensor nm_block_cross(nm_run *r, nm_tensor x, nm_tensor context, const nm_blo
     return x;
 }
 
+void nm_observe_above(nm_run *r, nm_tensor t, const char *name)
+{
+    char old[sizeof r->observe_prefix];
+    memcpy(old, r->observe_prefix, sizeof old);
+    size_t n = strlen(r->observe_prefix);
+    while (n > 0 && (r->observe_prefix[--n] = 0, n > 0) && r->observe_prefix[n - 1] != '.')
+        ;
+    nm_observe(r, t, "%s", name);
+    memcpy(r->observe_prefix, old, sizeof old);
+}
+
 /* ---- tokens ---- */
 
 int64_t *nm_every_row(nm_run *r, int64_t n, int64_t step, int64_t first)

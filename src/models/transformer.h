@@ -58,6 +58,9 @@ void nm_norm_params(nm_params *p, nm_norm_w *w, int64_t width, nm_names weight, 
 /* dst becomes rows [begin, end) of src, sharing its memory; vectors and matrices in one part or several. */
 bool nm_weight_row_view(nm_weight *dst, const nm_weight *src, int64_t begin, int64_t end);
 
+/* Shows t under the module above the current one: "text." -> "name", "clip.text." -> "clip.name". */
+void nm_observe_above(nm_run *r, nm_tensor t, const char *name);
+
 /* ---- row arithmetic shared by the towers ---- */
 /* rows[i] = i * step + first, for i < n, in the run's scratch memory. */
 int64_t *nm_every_row(nm_run *r, int64_t n, int64_t step, int64_t first);

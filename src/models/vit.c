@@ -304,6 +304,7 @@ static nm_tensor pool(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tens
         return x;
     if (c->pool_queries > 0) {
         nm_tensor pooled, t = coca_pool(r, w, c, x, &pooled);
+        nm_observe_above(r, t, "image_embs");
         if (tokens)
             *tokens = t;
         return pooled;

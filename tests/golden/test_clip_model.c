@@ -515,6 +515,88 @@ static void test_dense(void **state)
     close_model(&rn);
 }
 
+/* ---- files: bounded queue, bad ones fail alone ---- */
+
+/* A small PPM with its number in the pixels. */
+static void write_picture(const char *path, int k)
+{
+    unsigned char data[15 + 40 * 36 * 3];
+    int n = snprintf((char *)data, 16, "P6\n40 36\n255\n");
+    for (int i = 0; i < 40 * 36 * 3; i++)
+        data[n + i] = (unsigned char)((i * (k + 3) / 7) ^ (i >> 5));
+    ok(nm_write_file_atomic(path, data, (size_t)n + 40 * 36 * 3, &err));
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    enum { FILES = 150, BAD = 71, MISSING = 149 };
+    static char path[FILES][64];
+    static const char *list[FILES];
+    static noema_error errors[FILES];
+    static float all[FILES * 48];
+    opened x = open_model("openai_vit.pt", NULL, NOEMA_DTYPE_F32, 3), y = open_model("openai_vit.pt", NULL, NOEMA_DTYPE_F32, 1);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(path[i], sizeof path[i], "/tmp/noema-picture-%ld-%d.ppm", (long)getpid(), i);
+        list[i] = path[i];
+        if (i != MISSING)
+            write_picture(path[i], i);
+    }
+    ok(nm_write_file_atomic(path[BAD], "P6\n40 36\n255\nshort", 18, &err));
+    ok(noema_embed_image_files(x.s, FILES, list, NOEMA_NORMALIZE, all, errors, &err));
+    for (int i = 0; i < FILES; i++) {
+        float one[48];
+        if (i == BAD || i == MISSING) {
+            assert_true(errors[i].code != NOEMA_OK && isnan(all[i * 48]) && isnan(all[i * 48 + 47]));
+            assert_non_null(strstr(errors[i].message, path[i]));
+            continue;
+        }
+        assert_int_equal(errors[i].code, NOEMA_OK);
+        ok(noema_embed_image_files(y.s, 1, &list[i], NOEMA_NORMALIZE, one, NULL, &err));
+        same_bits("a file of many and alone", path[i], all + i * 48, one, 48);
+    }
+    noema_error e = NOEMA_ERROR_INIT; /* without places for errors the first bad file ends the call */
+    assert_true(noema_embed_image_files(x.s, FILES, list, 0, all, NULL, &e) != NOEMA_OK);
+    assert_non_null(strstr(e.message, "noema-picture"));
+    unsigned char rgb[40 * 36 * 4];
+    for (int i = 0; i < 40 * 36 * 3; i++)
+        rgb[i / 120 * 160 + i % 120] = (unsigned char)((i * 8 / 7) ^ (i >> 5)); /* picture 5, rows 160 bytes apart */
+    noema_pixels px = { .data = rgb, .width = 40, .height = 36, .channels = 3, .stride = 160 };
+    float a[48], b[48];
+    ok(noema_embed_pixels(y.s, 1, &px, NOEMA_NORMALIZE, a, &err));
+    ok(noema_embed_image_files(y.s, 1, &list[5], NOEMA_NORMALIZE, b, NULL, &err));
+    same_bits("pixels and file", path[5], a, b, 48);
+    px.stride = 100;
+    e = (noema_error)NOEMA_ERROR_INIT;
+    assert_int_equal(noema_embed_pixels(y.s, 1, &px, 0, a, &e), NOEMA_E_ARGUMENT);
+    for (int i = 0; i < FILES; i++)
+        unlink(path[i]);
+    close_model(&x);
+    close_model(&y);
+}
+
+/* Texts longer than the context are an error of the caller, not a crash; ids outside the vocabulary as well. */
+static void test_bad_ids(void **state)
+{
+    (void)state;
+    opened x = open_model("openai_vit.pt", NULL, NOEMA_DTYPE_F32, 1);
+    const nm_model *m = noema_model_internal(x.model);
+    int32_t ids[80] = { 574 };
+    int64_t offsets[2] = { 0, 80 };
+    nm_texts t = { .n = 1, .offsets = offsets, .ids = ids, .pad_id = -1 };
+    nm_run *r = nm_session_run(x.s);
+    assert_null(m->family->encode_text(r, m, &t).data);
+    assert_int_equal(r->err.code, NOEMA_E_ARGUMENT);
+    for (int k = 0; k < 2; k++) {
+        offsets[1] = 3;
+        ids[1] = k ? -1 : 576;
+        r = nm_session_run(x.s);
+        nm_tensor y = m->family->encode_text(r, m, &t);
+        assert_true(k == 1 || (!y.data && r->err.code == NOEMA_E_ARGUMENT)); /* -1 lies behind the pooled position 0 */
+    }
+    close_model(&x);
+}
+
 /* ---- sentence embeddings: all-MiniLM-L6-v2, if its files are there ---- */
 
 static void test_minilm(void **state)
@@ -557,7 +639,7 @@ int main(void)
         cmocka_unit_test(test_invariance_f32), cmocka_unit_test(test_invariance_bf16), cmocka_unit_test(test_invariance_int8),
         cmocka_unit_test(test_dtypes), cmocka_unit_test(test_no_malloc), cmocka_unit_test(test_architectures), cmocka_unit_test(test_names),
         cmocka_unit_test(test_activation_unknown), cmocka_unit_test(test_create_save_load), cmocka_unit_test(test_captions),
-        cmocka_unit_test(test_dense), cmocka_unit_test(test_minilm),
+        cmocka_unit_test(test_dense), cmocka_unit_test(test_files), cmocka_unit_test(test_bad_ids), cmocka_unit_test(test_minilm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
