@@ -49,12 +49,22 @@ typedef struct nm_clip {
     json_t *config;         /* open_clip's form: {"model_cfg", "preprocess_cfg"}, for saving */
 } nm_clip;
 
-/* clip_config.c: the three sources of a configuration. Each fills *c and m's preprocessing and tokenizer options. */
+/* clip_config.c, clip_openclip.c, clip_hf.c: the three sources of a configuration. Each fills m->cfg, the preprocessing and the
+ * tokenizer options. */
 noema_status nm_clip_config_openai(nm_clip *m, const nm_source *s, noema_error *err);    /* from tensor shapes */
 noema_status nm_clip_config_openclip(nm_clip *m, const nm_source *s, noema_error *err);  /* model_cfg */
 noema_status nm_clip_config_hf(nm_clip *m, const nm_source *s, noema_error *err);        /* config.json of transformers */
 json_t *nm_clip_config_json(const nm_clip *m);
 noema_status nm_clip_config_check(const nm_clip_cfg *c, const char *name, noema_error *err);
+
+/* What the sources share. */
+nm_act nm_cfg_activation(const nm_source *s, nm_act configured);          /* the option --activation wins */
+void nm_cfg_image_size(nm_clip *m, const noema_model_options *o);
+void nm_cfg_fit_preprocess(nm_clip *m, bool forced);                      /* the pipeline at the size that the model runs at */
+void nm_cfg_text_defaults(nm_text_cfg *t);
+int nm_cfg_heads(int64_t width);                                          /* of published towers of that width; 0: unknown */
+int nm_cfg_int(const json_t *o, const char *key, int dflt);               /* -1: no sensible number */
+void nm_cfg_pair(const json_t *o, const char *key, int dflt, int *h, int *w); /* a number or [h, w] */
 
 /* The caption decoder: images f32 [n, 3, H, W] -> tokens [n, k, width]; logits of texts' rows as nm_coca_logits. */
 nm_tensor nm_clip_image_tokens(nm_run *r, const nm_clip *m, nm_tensor pixels);
