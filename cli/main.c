@@ -31,6 +31,7 @@
     V(models_pull) \
     V(models_convert) \
     V(models_new) \
+    V(describe) \
     V(train) \
     V(data_emoji) \
     V(verify) \
