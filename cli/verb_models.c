@@ -137,6 +137,7 @@ const cli_verb cli_verb_models_info = {
 
 static const cli_option convert_options[] = {
     { "out", 'o', CLI_STRING, "DIR", "folder for weights, configuration and tokenizer" },
+    { "format", 0, CLI_STRING, "openclip|hf", "whose names and files: open_clip's (default) or transformers'" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
@@ -150,7 +151,8 @@ static int save(cli *c, noema_model *m, const char *out)
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (!strcmp(types[i].name, cli_str(c, "dtype", "auto")))
             d = types[i].d;
-    if (noema_model_save(m, out, d, &err) != NOEMA_OK)
+    noema_layout layout = strcmp(cli_str(c, "format", "openclip"), "hf") ? NOEMA_LAYOUT_OPEN_CLIP : NOEMA_LAYOUT_TRANSFORMERS;
+    if (noema_model_save(m, out, layout, d, &err) != NOEMA_OK)
         return cli_fatal(c, &err);
     member(&b, "{", "model", noema_model_get_info(m)->name);
     member(&b, ",", "path", out);
@@ -174,15 +176,17 @@ static int run_convert(cli *c)
 }
 
 const cli_verb cli_verb_models_convert = {
-    "models convert", "a checkpoint as safetensors with its official names", "-m MODEL --out DIR [--dtype f32|bf16|f16]",
-    "Writes open_clip_model.safetensors, open_clip_config.json and the tokenizer's files (a sentence encoder: model.safetensors and\n"
-    "config.json), so that open_clip (transformers) and noema open the folder. --dtype is the type of the stored matrices.",
+    "models convert", "a checkpoint as safetensors with its official names", "-m MODEL --out DIR [--format openclip|hf] [--dtype f32|bf16|f16]",
+    "Writes open_clip_model.safetensors, open_clip_config.json and the tokenizer's files (hf and sentence encoders: model.safetensors,\n"
+    "config.json), so that open_clip or transformers, and noema, open the folder. --dtype is the type of the stored matrices.\n"
+    "Tokenizer files are copied as they are: CLIP's merge list serves open_clip and noema, transformers needs its own tokenizer.json.",
     "noema models convert --out ./my-model", convert_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_convert
 };
 
 static const cli_option new_options[] = {
     { "arch", 0, CLI_STRING, "NAME", "an architecture of open_clip, such as ViT-B-32" },
     { "out", 'o', CLI_STRING, "DIR", "folder for weights, configuration and tokenizer" },
+    { "format", 0, CLI_STRING, "openclip|hf", "whose names and files: open_clip's (default) or transformers'" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 

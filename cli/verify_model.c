@@ -217,7 +217,7 @@ static bool draw_into(const char *folder)
     if (f && fclose(f))
         ok = false;
     ok = ok && noema_context_create(&ctx, NULL, &err) == NOEMA_OK && noema_model_new(&m, ctx, NULL, path, 1, NULL, &err) == NOEMA_OK &&
-         noema_model_save(m, folder, NOEMA_DTYPE_F32, &err) == NOEMA_OK;
+         noema_model_save(m, folder, NOEMA_LAYOUT_OPEN_CLIP, NOEMA_DTYPE_F32, &err) == NOEMA_OK;
     if (!ok)
         fprintf(stderr, "noema verify: cannot draw a model: %s\n", err.message);
     return ok;

@@ -97,9 +97,15 @@ NOEMA_API void noema_published_at(size_t i, noema_published *p);
  * NULL): dtype and tokenizer count. */
 NOEMA_API noema_status noema_model_new(noema_model **m, noema_context *ctx, const char *arch, const char *config, uint64_t seed,
                                        const noema_model_options *o, noema_error *err);
-/* Writes a model into a folder (made when absent): safetensors with the official names, configuration, tokenizer files; open_clip,
- * or transformers for sentence encoders, opens it. Matrices are stored as dtype (AUTO: f32), vectors as f32. */
-NOEMA_API noema_status noema_model_save(noema_model *m, const char *folder, noema_dtype dtype, noema_error *err);
+typedef enum noema_layout {
+    NOEMA_LAYOUT_OPEN_CLIP = 0,   /* open_clip_model.safetensors, open_clip_config.json */
+    NOEMA_LAYOUT_TRANSFORMERS = 1 /* model.safetensors, config.json, preprocessor_config.json; sentence encoders always */
+} noema_layout;
+
+/* Writes a model into a folder (made when absent): safetensors with the official names, configuration, tokenizer files, so that the
+ * layout's own program opens it. Matrices are stored as dtype (AUTO: f32), vectors as f32. NOEMA_E_UNSUPPORTED: the layout has no
+ * such model. */
+NOEMA_API noema_status noema_model_save(noema_model *m, const char *folder, noema_layout layout, noema_dtype dtype, noema_error *err);
 
 /* ---- activations ---- */
 

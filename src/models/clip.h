@@ -55,6 +55,9 @@ noema_status nm_clip_config_openai(nm_clip *m, const nm_source *s, noema_error *
 noema_status nm_clip_config_openclip(nm_clip *m, const nm_source *s, noema_error *err);  /* model_cfg */
 noema_status nm_clip_config_hf(nm_clip *m, const nm_source *s, noema_error *err);        /* config.json of transformers */
 json_t *nm_clip_config_json(const nm_clip *m);
+/* clip_transformers.c: config.json and preprocessor_config.json of transformers; NULL for a model that its CLIPModel cannot be. */
+json_t *nm_clip_config_transformers(const nm_clip *m);
+json_t *nm_clip_preprocessor_transformers(const nm_clip *m);
 noema_status nm_clip_config_check(const nm_clip_cfg *c, const char *name, noema_error *err);
 
 /* What the sources share. */

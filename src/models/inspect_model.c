@@ -122,37 +122,54 @@ static noema_status copy_tokenizer(const noema_model *m, const char *folder, noe
     return s;
 }
 
-static noema_status save_config(const noema_model *m, const char *path, noema_error *err)
+/* Takes j over. */
+static noema_status write_json(json_t *j, const char *folder, const char *name, noema_error *err)
 {
-    json_t *j = m->m->family->config(m->m);
-    char *text = j ? json_dumps(j, JSON_INDENT(4) | JSON_REAL_PRECISION(9)) : NULL;
-    noema_status s = text ? nm_write_file_atomic(path, text, strlen(text), err) : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
+    char *path = nm_path_join(folder, name), *text = j ? json_dumps(j, JSON_INDENT(4) | JSON_REAL_PRECISION(9)) : NULL;
+    noema_status s = path && text ? nm_write_file_atomic(path, text, strlen(text), err) : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", folder);
+    free(path);
     free(text);
     json_decref(j);
     return s;
 }
 
-noema_status noema_model_save(noema_model *m, const char *folder, noema_dtype dtype, noema_error *err)
+static bool is_clip(const nm_model *m) { return m->family == &nm_family_clip || m->family == &nm_family_siglip || m->family == &nm_family_coca; }
+
+/* The configuration that the model came with, when that was transformers', else one made of the model. */
+static noema_status save_transformers_config(const noema_model *m, const char *folder, noema_error *err)
 {
-    static const char *const hf_files[] = { "config.json", "modules.json", "sentence_bert_config.json" };
+    static const char *const files[] = { "config.json", "preprocessor_config.json", "modules.json", "sentence_bert_config.json" };
+    noema_status s = NOEMA_OK;
+    if (m->m->family == &nm_family_siglip) /* its pooling head keeps q, k and v apart from how transformers stores them */
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: SigLIP is not written in transformers' layout; open_clip's works", m->name);
+    if (!is_clip(m->m) || ((const nm_clip *)m->m)->cfg.scheme == NM_HF) {
+        for (size_t i = 0; s == NOEMA_OK && m->dir && i < sizeof files / sizeof *files; i++)
+            s = copy_file(m->dir, files[i], folder, files[i], err);
+        return s;
+    }
+    json_t *j = nm_clip_config_transformers((const nm_clip *)m->m);
+    if (!j)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: transformers' CLIPModel has no such architecture; the layout of open_clip does", m->name);
+    s = write_json(j, folder, "config.json", err);
+    return s == NOEMA_OK ? write_json(nm_clip_preprocessor_transformers((const nm_clip *)m->m), folder, "preprocessor_config.json", err) : s;
+}
+
+noema_status noema_model_save(noema_model *m, const char *folder, noema_layout layout, noema_dtype dtype, noema_error *err)
+{
     const nm_family *f = m->m->family;
-    bool openclip = f->config != NULL; /* else the layout of transformers, its configuration copied */
+    bool openclip = f->config && layout == NOEMA_LAYOUT_OPEN_CLIP;
     nm_dtype stored = dtype == NOEMA_DTYPE_BF16 ? NM_BF16 : dtype == NOEMA_DTYPE_F16 ? NM_F16 : NM_F32;
     noema_status s = dtype == NOEMA_DTYPE_INT8 ? nm_fail(err, NOEMA_E_UNSUPPORTED, "checkpoints are written as f32, bf16 or f16") : nm_mkdirs(folder, err);
     char *weights = nm_path_join(folder, openclip ? "open_clip_model.safetensors" : "model.safetensors");
-    char *config = nm_path_join(folder, "open_clip_config.json");
-    if (s == NOEMA_OK && (!weights || !config))
+    if (s == NOEMA_OK && !weights)
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory");
     if (s == NOEMA_OK)
-        s = nm_params_save(f->declare, m->m, f->save_scheme, weights, stored, err);
-    if (s == NOEMA_OK && openclip)
-        s = save_config(m, config, err);
-    for (size_t i = 0; s == NOEMA_OK && !openclip && m->dir && i < sizeof hf_files / sizeof *hf_files; i++)
-        s = copy_file(m->dir, hf_files[i], folder, hf_files[i], err);
+        s = openclip ? write_json(f->config(m->m), folder, "open_clip_config.json", err) : save_transformers_config(m, folder, err);
+    if (s == NOEMA_OK)
+        s = nm_params_save(f->declare, m->m, openclip || !is_clip(m->m) ? f->save_scheme : NM_HF, weights, stored, err);
     if (s == NOEMA_OK)
         s = copy_tokenizer(m, folder, err);
     free(weights);
-    free(config);
     return s;
 }
 

@@ -162,6 +162,19 @@ def convert(c):
     for x, y in zip(a.rows(), b.rows()):
         close(y["embedding"], x["embedding"], 1e-6, f"{c.name}: the copy gives the same vectors")
     equal(len(b.rows()), len(a.rows()), f"{c.name}: as many rows")
+    hf = TMP / "변환" / f"{c.name}.hf"
+    r = run("models", "convert", *c.args, "--format", "hf", "--out", hf)
+    if c.name in ("openai_rn", "siglip_openclip", "openclip_xlmr", "coca"):
+        exits(r, 3, f"{c.name}: transformers has no such CLIPModel")
+        check(not (hf / "model.safetensors").exists(), f"{c.name}: nothing written")
+    else:
+        exits(r, 0, f"{c.name}: convert to transformers' layout")
+        tokenizer = [x for i, x in enumerate(c.args) if "--tokenizer" in c.args[max(0, i - 1):i + 1]]  # a merge list is not of that layout
+        b = run("embed", "-m", hf, "--dtype", "f32", *tokenizer, *([c.pixels()] if str(c.pixels()).endswith(".npy") else []), "--text", "a dog")
+        same = run("embed", *c.args, *([c.pixels()] if str(c.pixels()).endswith(".npy") else []), "--text", "a dog") if c.text else None
+        check(same is None or len(same.rows()) == len(b.rows()), f"{c.name}: as many rows: {b.err[-300:]}")
+        for x, y in zip(same.rows() if same else [], b.rows()):
+            close(y["embedding"], x["embedding"], 1e-6, f"{c.name}: transformers' layout gives the same vectors")
     if c.text:
         b = run("embed", "-m", out, "--dtype", "f32", "--text", "a dog")
         a = run("embed", *c.args, "--text", "a dog")
