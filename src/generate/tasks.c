@@ -8,7 +8,7 @@
 #define TOKENS_PER_BATCH 2400 /* image tokens of one forward: full tiles on many cores, and memory that does not grow with the call */
 
 /* A further family is one line here. */
-static const nm_tasks *const table[] = { &nm_tasks_blip };
+static const nm_tasks *const table[] = { &nm_tasks_blip, &nm_tasks_coca };
 
 static const nm_tasks *tasks_of(const noema_model *m)
 {

@@ -18,7 +18,7 @@ typedef struct nm_tasks {
                         noema_error *err);
 } nm_tasks;
 
-extern const nm_tasks nm_tasks_blip;
+extern const nm_tasks nm_tasks_blip, nm_tasks_coca;
 
 /* text.c: what the families' hooks share. */
 

@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "generate/tasks.h"
 #include "models/clip.h"
 #include "models/handle.h"
 #include "models/registry.h"
@@ -427,6 +428,35 @@ static void check_end_to_end(const golden_case *c, noema_session *s, const expec
     free(zw), free(zp), free(image), free(text);
 }
 
+/* CoCa: greedy ids of the reference against the caption of the picture files. */
+static void check_captions(noema_session *s, const expected *e)
+{
+    const json_t *greedy = nm_json_get(e->json, "greedy_token_ids");
+    noema_error err = NOEMA_ERROR_INIT;
+    const nm_tokenizer *t = nm_model_tokenizer(s->model, &err);
+    noema_generate_options o;
+    noema_generate_options_default(&o);
+    o.beams = 1;
+    o.max_new = 12;
+    for (size_t i = 0; i < json_array_size(greedy); i++) {
+        char path[512], *want = NULL;
+        int32_t ids[32];
+        size_t n = json_array_size(json_array_get(greedy, i));
+        for (size_t k = 0; k < n && k < 32; k++)
+            ids[k] = (int32_t)json_integer_value(json_array_get(json_array_get(greedy, i), k));
+        snprintf(path, sizeof path, "%s%s", IMAGES, json_string_value(json_array_get(nm_json_get(e->json, "images"), i)));
+        noema_picture p = { .path = path };
+        noema_generated g = { 0 };
+        ok(noema_caption(s, 1, &p, &o, &g, NULL, &err), &err);
+        assert_non_null(t);
+        ok(nm_session_decode(s, ids, (int64_t)n, &want, &err), &err);
+        nm_trim_text(want, 0);
+        assert_string_equal(g.text, want);
+        free(want);
+        noema_generated_free(&g, 1);
+    }
+}
+
 static void run_case(const golden_case *c)
 {
     expected e;
@@ -454,9 +484,11 @@ static void run_case(const golden_case *c)
     noema_error tok = NOEMA_ERROR_INIT;
     bool have_tok = s->model->tokenizer_path && nm_model_tokenizer(s->model, &tok);
     ok(tok.code, &tok);
-    if (nm_dir_exists(IMAGES))
+    if (nm_dir_exists(IMAGES)) {
         check_end_to_end(c, s, &e, have_tok);
-    else
+        if (have_tok && noema_model_tasks(model) & NOEMA_TASK_CAPTION)
+            check_captions(s, &e);
+    } else
         print_message("SKIPPED %s: strings and picture files (shared folder absent)\n", c->name);
     print_message("%-26s worst difference %.2g, of unit vectors %.2g\n", c->name, worst, worst_unit);
     free(text);
