@@ -4,13 +4,10 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 #include "base/cpu.h"
 #include "base/half.h"
 #include "base/pool.h"
-#include "base/rng.h"
 #include "kernels/kernels.h"
 #include "peak.h"
 
@@ -21,13 +18,6 @@ static const shape shapes[] = {
     { "L/14  L=577", 577, 1, 16, 64, false }, { "text  L=77 causal", 77, 16, 8, 64, true }, { "H/14  L=257 d=80", 257, 2, 16, 80, false },
     { "G/14  L=257 d=104", 257, 2, 16, 104, false }, { "text  L=12 causal", 12, 64, 8, 64, true },
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static double time_case(const shape *s, nm_dtype dtype, nm_pool *pool, double seconds)
 {
@@ -48,13 +38,14 @@ static double time_case(const shape *s, nm_dtype dtype, nm_pool *pool, double se
                   .k_offsets = offsets, .q = qkv, .k = qkv + (size_t)width * size, .v = qkv + 2 * (size_t)width * size, .q_stride = 3 * width,
                   .k_stride = 3 * width, .v_stride = 3 * width, .out = out, .out_stride = width, .causal = s->causal };
     void *scratch = aligned_alloc(64, nm_attention_scratch(kn, &a, nm_pool_size(pool)));
-    double best = 1e9, end = now() + seconds;
+    int threads = nm_pool_size(pool);
+    double best = 1e9, end = peak_time(threads) + seconds;
     do {
-        double t = now();
+        double t = peak_time(threads);
         nm_attention_run(kn, &a, pool, scratch);
-        t = now() - t;
+        t = peak_time(threads) - t;
         best = t < best ? t : best;
-    } while (now() < end);
+    } while (peak_time(threads) < end);
     free(scratch);
     free(out);
     free(qkv);

@@ -4,10 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/half.h"
 #include "kernels/kernels.h"
 #include "peak.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 static void fill_rows(char *rows, nm_dtype t, int64_t n)
 {
@@ -31,11 +34,14 @@ int main(int argc, char **argv)
     nm_dtype t = argc <= 4 || !strcmp(argv[4], "f32") ? NM_F32 : !strcmp(argv[4], "bf16") ? NM_BF16 : !strcmp(argv[4], "f16") ? NM_F16 : NM_I8;
     double seconds = argc > 5 ? atof(argv[5]) : 1;
     size_t bytes = (size_t)(n * dim) * nm_dtype_size(t);
-    char *rows = aligned_alloc(64, (bytes + 4095) / 64 * 64);
+    char *rows = aligned_alloc(HUGE_PAGE, (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
     float *queries = malloc((size_t)(256 * dim) * sizeof *queries);
     nm_hit *hits = malloc((size_t)(256 * k) * sizeof *hits);
     if (!rows || !queries || !hits)
         return 1;
+#ifdef MADV_HUGEPAGE
+    madvise(rows, bytes, MADV_HUGEPAGE); /* as numpy does for FAISS; 4 KiB pages cost a third of the bandwidth */
+#endif
     fill_rows(rows, t, n * dim);
     fill_rows((char *)queries, NM_F32, 256 * dim);
     nm_pool *pool = nm_pool_new(threads);
@@ -44,13 +50,13 @@ int main(int argc, char **argv)
            nm_pool_size(pool), stream, peak);
     for (int64_t nq = 1; nq <= 256; nq *= 16) {
         void *scratch = aligned_alloc(64, nm_scan_scratch(nq, k, nm_pool_size(pool)));
-        double best = 1e9, end = peak_now() + seconds;
+        double best = 1e9, end = peak_time(nm_pool_size(pool)) + seconds;
         do {
-            double s = peak_now();
+            double s = peak_time(nm_pool_size(pool));
             nm_scan_topk(nm_kernels_get(), nq, queries, n, dim, rows, t, dim, NULL, NULL, k, hits, pool, scratch);
-            s = peak_now() - s;
+            s = peak_time(nm_pool_size(pool)) - s;
             best = s < best ? s : best;
-        } while (peak_now() < end);
+        } while (peak_time(nm_pool_size(pool)) < end);
         double gb = (double)bytes / best * 1e-9, gf = 2.0 * (double)(n * dim * nq) / best * 1e-9;
         printf("nq %lld ms %.2f GB/s %.1f (%.0f %% of read) GFLOP/s %.1f (%.0f %% of peak)\n", (long long)nq, best * 1e3, gb, 100 * gb / stream, gf,
                100 * gf / peak);
