@@ -24,7 +24,7 @@
 /* ---- counting allocations: every malloc of the process goes through here ---- */
 
 static atomic_long allocations;
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define COUNTS 1
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
