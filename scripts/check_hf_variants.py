@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 import torch
-from transformers import (BertConfig, BertModel, CLIPConfig, CLIPModel, MPNetConfig, MPNetModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel,
+from transformers import (BertConfig, BertModel, CLIPConfig, CLIPModel, MetaClip2Config, MetaClip2Model, MPNetConfig, MPNetModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel,
                           XLMRobertaConfig, XLMRobertaModel)
 
 lib = ctypes.CDLL(sys.argv[1])
@@ -88,6 +88,7 @@ clip_cases = {
     "clip eos pooling": dict(text_config=dict(text, eos_token_id=1), vision_config=vision, projection_dim=20),
     "clip eos 2 is argmax": dict(text_config=dict(text, eos_token_id=2), vision_config=vision, projection_dim=20),
     "clip gelu, eps": dict(text_config=dict(text, eos_token_id=1, hidden_act="gelu", layer_norm_eps=1e-3), vision_config=dict(vision, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-2), projection_dim=40),
+    "metaclip 2, eos 2": dict(text_config=dict(text, eos_token_id=2), vision_config=vision, projection_dim=20),
     "clip config_dict": dict(text_config=dict(text, hidden_act="gelu"), text_config_dict=dict(text, eos_token_id=1), vision_config=dict(vision, hidden_act="gelu"), vision_config_dict=vision, projection_dim=20),
 }
 for name, c in clip_cases.items():
@@ -97,7 +98,8 @@ for name, c in clip_cases.items():
             if c[part].get("eos_token_id") == 1:
                 c[part]["eos_token_id"] = 575
     with tempfile.TemporaryDirectory() as d:
-        model = jitter(CLIPModel(CLIPConfig(**json.loads(json.dumps(c)))))
+        kind, conf = (MetaClip2Model, MetaClip2Config) if "metaclip" in name else (CLIPModel, CLIPConfig)
+        model = jitter(kind(conf(**json.loads(json.dumps(c)))))
         model.save_pretrained(d, max_shard_size="40KB" if "gelu" in name else "1GB")
         if "config_dict" in name:
             j = json.load(open(d + "/config.json"))

@@ -199,7 +199,7 @@ static noema_status clip_create(nm_model **out, const char *arch, const json_t *
 static int clip_probe(const nm_source *s)
 {
     const char *type = nm_json_str(s->config, "model_type", "");
-    if (type[0] && strncmp(type, "clip", 4) != 0 && strncmp(type, "siglip", 6) != 0)
+    if (type[0] && strncmp(type, "clip", 4) != 0 && strncmp(type, "siglip", 6) != 0 && strncmp(type, "metaclip_2", 10) != 0)
         return 0;
     if (hf_names(s))
         return type[0] ? 100 : 70;

@@ -71,9 +71,11 @@ static noema_status hf_text(nm_clip_cfg *c, const json_t *cfg, const hf_defaults
         t->embed_dim = c->embed_dim = nm_cfg_int(cfg, "projection_size", t->width);
         t->pad_id = nm_cfg_int(cfg, "pad_token_id", 1);
     } else {
-        /* 2 was written by mistake into early files: pool at the largest id then (transformers pull request 24777) */
+        /* 2 was written by mistake into early CLIP files: pool at the largest id then (transformers pull request 24777); in MetaCLIP 2
+         * it is XLM-V's end token */
+        bool mistake = strncmp(nm_json_str(s->config, "model_type", "clip"), "clip", 4) == 0;
         t->eos_id = nm_cfg_int(cfg, "eos_token_id", 49407);
-        t->pool = t->eos_id == 2 ? NM_TEXT_POOL_ARGMAX : NM_TEXT_POOL_EOS;
+        t->pool = t->eos_id == 2 && mistake ? NM_TEXT_POOL_ARGMAX : NM_TEXT_POOL_EOS;
     }
     return hf_act(cfg, d->act, s, &t->act, err);
 }
@@ -103,9 +105,9 @@ noema_status nm_clip_config_hf(nm_clip *m, const nm_source *s, noema_error *err)
     const json_t *text = hf_part(s->config, "text_config_dict", "text_config"), *vision = hf_part(s->config, "vision_config_dict", "vision_config");
     c->has_image = nm_source_has(s, "vision_model.embeddings.patch_embedding.weight");
     c->has_text = nm_source_has(s, "text_model.embeddings.token_embedding.weight");
-    if (!text && strcmp(type, "clip_text_model") == 0)
+    if (!text && nm_has_suffix(type, "_text_model"))
         text = s->config;
-    if (!vision && strcmp(type, "clip_vision_model") == 0)
+    if (!vision && nm_has_suffix(type, "_vision_model"))
         vision = s->config;
     c->scheme = NM_HF;
     c->embed_dim = nm_cfg_int(s->config, "projection_dim", 512);
