@@ -211,10 +211,13 @@ static nm_tensor image_vectors(nm_run *r, const nm_blip *m, nm_tensor states)
     return nm_linear(r, x, &m->vision_proj, (nm_epilogue){ .f32 = true });
 }
 
+/* An observer of a model without vectors sees the tower all the same; what is returned then is the class token's state. */
 static nm_tensor encode_image(nm_run *r, const nm_model *base, nm_tensor pixels)
 {
     const nm_blip *m = (const nm_blip *)base;
-    return m->cfg.has_itc ? image_vectors(r, m, nm_blip_image_states(r, m, pixels)) : image_vectors(r, m, pixels);
+    if (m->cfg.has_itc || !r->observe)
+        return image_vectors(r, m, m->cfg.has_itc ? nm_blip_image_states(r, m, pixels) : pixels);
+    return first_tokens(r, nm_blip_image_states(r, m, pixels));
 }
 
 nm_tensor nm_blip_image_features(nm_run *r, const nm_blip *m, nm_tensor states) { return nm_normalize(r, image_vectors(r, m, states), 1e-12f); }
