@@ -122,6 +122,27 @@ for name, c in clip_cases.items():
             bad += 1
             print(name, ex)
 
+# one tower alone
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
+for name in ("text tower alone", "image tower alone"):
+    with tempfile.TemporaryDirectory() as d:
+        is_text = name[0] == "t"
+        model = jitter(CLIPTextModelWithProjection(CLIPTextConfig(**dict(text, vocab_size=576, eos_token_id=575, projection_dim=20))) if is_text else
+                       CLIPVisionModelWithProjection(CLIPVisionConfig(**dict(vision, projection_dim=20))))
+        model.save_pretrained(d)
+        for f in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+            shutil.copy(TOK / "../clip/hf_clip" / f, d)
+        try:
+            with torch.no_grad():
+                if is_text:
+                    ids = PreTrainedTokenizerFast.from_pretrained(d)(TEXTS, return_tensors="pt", padding=True, truncation=True, max_length=30)
+                    bad += report(name, [("text", run(d, 20, None, TEXTS)[1], unit(model(input_ids=ids.input_ids, attention_mask=ids.attention_mask).text_embeds))])
+                else:
+                    bad += report(name, [("image", run(d, 20, px, None)[0], unit(model(pixel_values=torch.from_numpy(px)).image_embeds))])
+        except RuntimeError as ex:
+            bad += 1
+            print(name, ex)
+
 sig = dict(text_config=dict(text, projection_size=48), vision_config=vision)
 for name, c in {"siglip": sig, "siglip gelu": dict(text_config=dict(text, hidden_act="gelu", hidden_size=48, projection_size=48), vision_config=dict(vision, hidden_act="gelu"))}.items():
     with tempfile.TemporaryDirectory() as d:

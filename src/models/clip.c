@@ -152,6 +152,10 @@ static noema_status clip_open(nm_model **out, const nm_source *s, noema_error *e
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory");
     m->base.family = &nm_family_clip;
     noema_status st = configure(m, s, err);
+    const noema_model_options *o = s->options;
+    int size = m->cfg.rn.image_size;
+    if (st == NOEMA_OK && m->cfg.resnet && o && o->image_height > 0 && (o->image_height != size || (o->image_width > 0 && o->image_width != size)))
+        st = nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: a ModifiedResNet runs at the size of its attention pool, %d", s->name, size);
     if (st == NOEMA_OK && !alloc_towers(m))
         st = nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", s->name);
     if (st == NOEMA_OK)

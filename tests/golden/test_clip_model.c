@@ -362,6 +362,28 @@ static void test_activation_unknown(void **state)
     noema_context_free(ctx);
 }
 
+/* Another picture size: tables of transformers are resized, an attention pool of a ModifiedResNet is not. */
+static void test_image_size(void **state)
+{
+    (void)state;
+    noema_context *ctx = context(1);
+    noema_model *m = NULL;
+    noema_model_options o;
+    noema_model_options_default(&o);
+    noema_error e = NOEMA_ERROR_INIT;
+    o.image_height = 96;
+    assert_int_equal(noema_model_open(&m, ctx, OWN "openai_rn_state_dict.pt", &o, &e), NOEMA_E_UNSUPPORTED);
+    assert_non_null(strstr(e.message, "64"));
+    o.image_width = 40;
+    err = (noema_error)NOEMA_ERROR_INIT;
+    ok(noema_model_open(&m, ctx, OWN "openai_vit.pt", &o, &err));
+    const noema_model_info *i = noema_model_get_info(m);
+    assert_true(i->image_height == 96 && i->image_width == 40);
+    assert_int_equal(((const nm_clip *)noema_model_internal(m))->vit.positional_embedding.shape.dim[0], 1 + 12 * 5);
+    noema_model_free(m);
+    noema_context_free(ctx);
+}
+
 /* ---- new models ---- */
 
 static const char tiny[] = "{\"embed_dim\":24,\"custom_text\":%s,\"vision_cfg\":{\"image_size\":32,\"layers\":2,\"patch_size\":8,\"width\":%s},"
@@ -638,7 +660,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_invariance_f32), cmocka_unit_test(test_invariance_bf16), cmocka_unit_test(test_invariance_int8),
         cmocka_unit_test(test_dtypes), cmocka_unit_test(test_no_malloc), cmocka_unit_test(test_architectures), cmocka_unit_test(test_names),
-        cmocka_unit_test(test_activation_unknown), cmocka_unit_test(test_create_save_load), cmocka_unit_test(test_captions),
+        cmocka_unit_test(test_activation_unknown), cmocka_unit_test(test_image_size), cmocka_unit_test(test_create_save_load), cmocka_unit_test(test_captions),
         cmocka_unit_test(test_dense), cmocka_unit_test(test_files), cmocka_unit_test(test_bad_ids), cmocka_unit_test(test_minilm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
