@@ -12,7 +12,8 @@ typedef struct batch {
     const noema_model_info *info;
     unsigned flags;
     cli_input *in;
-    size_t n, size;
+    size_t n, size, most; /* inputs so far, of this call, of any call */
+    bool fixed;           /* --batch: size stays */
     bool rows; /* of `npy`, the file npy_path */
     float *out;
     const char **paths;
@@ -71,10 +72,19 @@ static noema_status embed_rows(batch *b, noema_error *e)
     return noema_embed_tensors(b->s, b->n, b->npy.data + (size_t)b->in[0].row * b->npy.row, b->flags, b->out, e);
 }
 
+/* Long calls let decoding and computing overlap; short ones keep interrupts and resumable jobs quick: about two seconds each. */
+static void choose_size(batch *b, double seconds)
+{
+    double next = (double)b->n * 2 / (seconds > 1e-3 ? seconds : 1e-3);
+    if (!b->fixed)
+        b->size = next < 16 ? 16 : next > (double)b->most ? b->most : (size_t)next;
+}
+
 static bool flush(batch *b)
 {
     noema_error e = NOEMA_ERROR_INIT;
     noema_status s;
+    double start = cli_now();
     if (!b->n)
         return true;
     memset(b->errors, 0, b->n * sizeof *b->errors);
@@ -87,6 +97,7 @@ static bool flush(batch *b)
     }
     for (size_t i = 0; s != NOEMA_OK && i < b->n; i++)
         b->errors[i] = e;
+    choose_size(b, cli_now() - start);
     return hand_on(b);
 }
 
@@ -95,7 +106,7 @@ static bool add(batch *b, cli_input *in)
     noema_error e = NOEMA_ERROR_INIT;
     bool rows = in->row >= 0;
     bool joins = !b->n || (rows == b->rows && (!rows || (b->npy_path && !strcmp(b->npy_path, in->path) && in->row == b->in[b->n - 1].row + 1)));
-    if ((b->n == b->size || !joins) && !flush(b))
+    if ((b->n >= b->size || !joins) && !flush(b))
         return cli_input_free(in), false;
     if (rows && open_rows(b, in, &e) != NOEMA_OK) {
         cli_failed(b->c, in->name, &e);
@@ -111,14 +122,16 @@ static bool add(batch *b, cli_input *in)
 bool cli_embed_rest(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, cli_inputs *all, int64_t total, cli_vector_fn *fn, void *user,
                     noema_error *err)
 {
-    batch b = { .c = c, .s = s, .info = info, .flags = flags, .size = (size_t)cli_batch(c, 64), .fn = fn, .user = user, .err = err };
+    batch b = { .c = c, .s = s, .info = info, .flags = flags, .fixed = cli_str(c, "batch", NULL) != NULL, .fn = fn, .user = user, .err = err };
     bool ok = true;
     cli_progress bar;
     cli_input in;
-    b.in = cli_alloc(b.size, sizeof *b.in);
-    b.paths = cli_alloc(b.size, sizeof *b.paths);
-    b.errors = cli_alloc(b.size, sizeof *b.errors);
-    b.out = cli_alloc(b.size * (size_t)info->embed_dim, sizeof *b.out);
+    b.most = (size_t)cli_batch(c, 512);
+    b.size = b.fixed ? b.most : 16;
+    b.in = cli_alloc(b.most, sizeof *b.in);
+    b.paths = cli_alloc(b.most, sizeof *b.paths);
+    b.errors = cli_alloc(b.most, sizeof *b.errors);
+    b.out = cli_alloc(b.most * (size_t)info->embed_dim, sizeof *b.out);
     cli_progress_begin(&bar, c, "images", total);
     for (int64_t seen = 0; ok && cli_inputs_next(all, &in); cli_progress_set(&bar, ++seen))
         ok = add(&b, &in);

@@ -282,6 +282,9 @@ static int embed(cli *c, noema_session *s, const noema_model_info *info, const c
         ok = false;
         err = last;
     }
+    cli_npy_finish(&j.npy, &last); /* where it could not be opened */
+    if (j.journal)
+        fclose(j.journal);
     cli_inputs_close(j.in);
     cli_buf_free(&j.line);
     free(j.part);
