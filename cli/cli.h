@@ -44,7 +44,7 @@ typedef struct cli_verb {
     const char *summary; /* one line of `noema --help` */
     const char *usage;   /* after the verb's name: "[options] IMAGE..." */
     const char *details; /* paragraphs of --help, or NULL */
-    const char *example; /* a command line that works with the built-in model */
+    const char *example; /* a command line that works */
     const cli_option *options; /* ends with a name of NULL; may be NULL */
     unsigned flags;
     int (*run)(struct cli *c); /* returns the exit code, usually cli_exit(c) */
@@ -175,11 +175,10 @@ bool cli_npy_finish(cli_npy_out *o, noema_error *err); /* fsync and close */
 noema_context *cli_context(cli *c);
 /* The common options as the library takes them. false: a usage error was printed. */
 bool cli_model_options(const cli *c, noema_model_options *o);
-/* Opens -m MODEL (default: the built-in one) and a session. Returns 0, or the exit code after a message. */
+/* Opens -m MODEL and a session. Returns 0, or the exit code after a message. */
 int cli_open_model(cli *c, noema_model **m, noema_session **s);
 int cli_batch(const cli *c, int dflt); /* --batch */
 void cli_context_free(cli *c);
-#define CLI_BUILTIN_MODEL "builtin"
 
 /* ---- vectors (vectors.c) ---- */
 

@@ -156,5 +156,5 @@ static int run(cli *c)
 const cli_verb cli_verb_inspect_activations = {
     "inspect activations", "every named intermediate of a forward", "-m MODEL [--text T]... [--text-file F] [IMAGE...] [--out F.safetensors]",
     "Prints {\"name\",\"shape\",\"min\",\"mean\",\"max\"} per tensor, named as in the checkpoint; inputs are stacked along the first dimension.",
-    "noema inspect activations --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
+    "noema inspect activations -m ViT-B/32 --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
 };

@@ -71,7 +71,9 @@ int cli_open_model(cli *c, noema_model **m, noema_session **s)
         return CLI_USAGE;
     if (!cli_context(c))
         return CLI_NOTHING_DONE;
-    const char *name = cli_str(c, "model", CLI_BUILTIN_MODEL);
+    const char *name = cli_str(c, "model", NULL);
+    if (!name)
+        return cli_usage(c, "expected -m MODEL; `noema models list` knows the published ones");
     if (noema_model_open(m, c->ctx, name, &o, &err) != NOEMA_OK || (s && noema_session_create(s, *m, &err) != NOEMA_OK)) {
         noema_model_free(*m);
         *m = NULL;

@@ -173,5 +173,5 @@ const cli_verb cli_verb_classify = {
     "classify", "zero-shot classes of pictures", "-m MODEL --labels \"a,b\"|FILE [--templates none|openai|FILE] [--top K] IMAGE...",
     "Prints {\"input\",\"labels\":[{\"label\",\"prob\"}...]}, likeliest first. prob is the softmax of 100 * cosine with the class vectors:\n"
     "template embeddings normalised, averaged, normalised again. IMAGE: files, folders with -r, - for a list on stdin, .npy tensors.",
-    "noema classify --labels \"a cat,a dog\" photo.jpg", options, CLI_WITH_MODEL, run
+    "noema classify -m ViT-B/32 --labels \"a cat,a dog\" photo.jpg", options, CLI_WITH_MODEL, run
 };

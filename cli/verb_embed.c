@@ -335,5 +335,5 @@ const cli_verb cli_verb_embed = {
     "Prints {\"input\",\"modality\",\"dim\",\"embedding\":[...]} per input, texts first. With --out: f32 [n, dim] as .npy in the same order;\n"
     "F.npy.json says which model, preprocessing and type made them, F.npy.inputs.jsonl which row is whose (failed inputs have none).\n"
     "INPUT: pictures, folders with -r, - for one path per line on stdin, .npy tensors [n,3,H,W] as the model gets them.",
-    "noema embed --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
+    "noema embed -m ViT-B/32 --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
 };

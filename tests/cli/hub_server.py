@@ -14,6 +14,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.log = []  # (method, path, headers)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request, client_address):
+        pass  # connections that this server breaks itself
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_port}"

@@ -63,7 +63,7 @@ def help_texts():
 
 
 def usage():
-    for args in ([], ["nosuch"], ["inspect"], ["inspect", "nosuch"], ["embed"], ["embed", "--text"], ["embed", "--dtype", "f64", "--text", "a"],
+    for args in (["embed", "--text", "a"], ["models", "info"], [], ["nosuch"], ["inspect"], ["inspect", "nosuch"], ["embed"], ["embed", "--text"], ["embed", "--dtype", "f64", "--text", "a"],
                  ["embed", "--threads", "many", "--text", "a"], ["embed", "--threads=-1", "--text", "a"], ["embed", "--device", "gpu", "--text", "a"],
                  ["embed", "--resume", "--text", "a"], ["embed", "--image-size", "x", "--text", "a", *M], ["classify", "x.png"],
                  ["classify", "--labels", "a,b"], ["classify", "--labels", " , ", "x.png"], ["match", "--image", "a.png"], ["match", "--text", "a"],
@@ -179,6 +179,20 @@ def streams():
     os.mkfifo(TMP / "pipe.npy")
     r = run("embed", *M, TMP / "many.npy", "--out", TMP / "pipe.npy")
     exits(r, 3, "--out that is no regular file")
+    import resource
+
+    def little_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    p = subprocess.run([BINARY, "embed", *map(str, M), str(TMP / "many.npy"), "--out", str(TMP / "full.npy")], preexec_fn=little_disk, capture_output=True)
+    equal(p.returncode, 3, "a disk that fills up below --out")
+    contains(p.stderr.decode(), "cannot write", "says so")
+    check(not (TMP / "full.npy").exists(), "no result of a part")
+    check(0 < read_npy(TMP / "full.npy.part")[1][0] < 200, "the part can be read")
+    r = run("embed", *M, TMP / "many.npy", "--out", TMP / "full.npy", "--resume")
+    exits(r, 0, "with room again it goes on")
+    equal(read_npy(TMP / "full.npy")[1], (200, 32), "all rows")
     r = run("embed", *M, TMP / "many.npy", "--out", TMP / "no" / "folder" / "x.npy")
     exits(r, 3, "--out in a folder that is not there")
     r = run("embed", *M, "--quiet", TMP / "many.npy")
