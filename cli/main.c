@@ -26,6 +26,8 @@
     V(inspect_pixels) \
     V(inspect_weights) \
     V(inspect_activations) \
+    V(inspect_frames) \
+    V(inspect_spectrogram) \
     V(models_list) \
     V(models_info) \
     V(models_pull) \

@@ -42,7 +42,7 @@ static int run(cli *c)
     for (size_t i = 0; i < c->n_inputs && !cli_interrupted(); i++) {
         char dir[4096];
         noema_error err = NOEMA_ERROR_INIT;
-        noema_status s = noema_hub_pull(c->inputs[i], &o, dir, sizeof dir, &err);
+        noema_status s = noema_model_pull(c->inputs[i], &o, dir, sizeof dir, &err);
         if (b.open)
             cli_progress_end(&b.p);
         b.open = false;
@@ -63,8 +63,9 @@ static int run(cli *c)
 }
 
 const cli_verb cli_verb_models_pull = {
-    "models pull", "fetch published models into the hub's cache", "[options] hf-hub:ORG/NAME[@REVISION]...",
+    "models pull", "fetch published models into the hub's cache", "[--all] hf-hub:ORG/NAME[@REVISION]|NAME...",
     "Speaks the Hugging Face hub's protocol: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE are honoured, broken\n"
-    "downloads go on where they stopped, sizes and SHA-256 digests are checked. Prints {\"model\",\"path\"} per model.",
+    "downloads go on where they stopped, sizes and SHA-256 digests are checked. Prints {\"model\",\"path\"} per model.\n"
+    "NAME is one of `noema models list`; OpenAI's files are checked against the SHA-256 in their address.",
     "noema models pull hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", options, 0, run
 };

@@ -29,6 +29,10 @@ NOEMA_API void noema_pull_options_default(noema_pull_options *o);
  * an earlier pull left, checks sizes and SHA-256 digests. out: the folder of the snapshot, at most cap bytes with its NUL. */
 NOEMA_API noema_status noema_hub_pull(const char *name, const noema_pull_options *o, char *out, size_t cap, noema_error *err);
 
+/* The same for whatever has to be fetched: also published names ("ViT-B-32/laion2b_s34b_b79k", "ViT-B/32"; OpenAI's files are
+ * checked against the SHA-256 in their address). out: a folder, or OpenAI's file. */
+NOEMA_API noema_status noema_model_pull(const char *name, const noema_pull_options *o, char *out, size_t cap, noema_error *err);
+
 #ifdef __cplusplus
 }
 #endif

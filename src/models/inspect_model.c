@@ -9,6 +9,7 @@
 #include "models/clip.h"
 #include "models/handle.h"
 #include "models/registry.h"
+#include "noema/hub.h"
 #include "noema/inspect.h"
 
 const noema_tokenizer *noema_model_tokenizer(noema_model *m, noema_error *err) { return nm_model_tokenizer(m, err); }
@@ -60,6 +61,22 @@ void noema_published_at(size_t i, noema_published *p)
     if (path)
         snprintf(p->path, sizeof p->path, "%s", path);
     free(path);
+}
+
+noema_status noema_model_pull(const char *name, const noema_pull_options *o, char *out, size_t cap, noema_error *err)
+{
+    const nm_published *p = nm_published_find(name);
+    if (!p || !p->openai[0])
+        return noema_hub_pull(p ? p->hub : name, o, out, cap, err);
+    nm_hub_options h = { .refresh = true };
+    char *path;
+    if (o)
+        h = (nm_hub_options){ .offline = o->offline != 0, .refresh = true, .progress = o->progress, .progress_user = o->progress_user };
+    noema_status s = nm_hub_openai(&path, p->openai, &h, err);
+    if (s == NOEMA_OK && snprintf(out, cap, "%s", path) >= (int)cap)
+        s = nm_fail(err, NOEMA_E_ARGUMENT, "the file's name has %zu bytes, room for %zu", strlen(path), cap);
+    free(path);
+    return s;
 }
 
 /* ---- new models and saving ---- */

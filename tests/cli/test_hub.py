@@ -163,6 +163,22 @@ def openai():
     before = len(hub.log)
     exits(run("models", "info", "-m", "ViT-B/32", "--offline", env=env), 3, "offline")
     equal(len(hub.log), before, "offline opens no socket")
+    for spelling in ("ViT-B/32", "ViT-B-32/openai"):
+        r = run("models", "pull", spelling, env=env)
+        exits(r, 3, f"pull {spelling}: other content")
+        contains(r.err, "SHA-256", f"pull {spelling}")
+    (TMP / "xdg" / "clip" / "ViT-B-32.pt").write_bytes(b"left by something else")
+    r = run("models", "pull", "ViT-B/32", env=env)
+    exits(r, 3, "a file in the cache that is not OpenAI's")
+    contains(r.err, "remove it", "says what to do")
+    (TMP / "xdg" / "clip" / "ViT-B-32.pt").unlink()
+    hub.repos["laion/CLIP-ViT-B-32-laion2B-s34B-b79K"] = hub.repos["org/clip"]
+    r = run("models", "pull", "ViT-B-32/laion2b_s34b_b79k", env={"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(TMP / "m")})
+    exits(r, 0, "pull of a published name")
+    contains(r.out, "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K", "the hub's folder")
+    r = run("models", "list", "--cached", env={"HF_HUB_CACHE": str(TMP / "m"), "XDG_CACHE_HOME": str(TMP / "xdg")})
+    equal([row["name"] for row in r.rows() if "laion2B-s34B-b79K" in (row["path"] or "") and row["name"].startswith("ViT-B-32/")],
+          ["ViT-B-32/laion2b_s34b_b79k"], "the list knows where it is")
     del hub.openai[name]
     exits(run("models", "info", "-m", "ViT-B/32", env=env), 3, "not there")
 
