@@ -137,6 +137,7 @@ static char *caption_of(job *j, const noema_picture *p, noema_error *err)
     o.prompt = "";
     o.beams = 1;
     o.max_new = 32;
+    o.min_length = 0; /* BLIP's own code asks for 10, transformers, which upstream uses, for none */
     if (noema_caption(j->caption_session, 1, p, &o, &g, NULL, err) != NOEMA_OK)
         return NULL;
     char *text = cli_dup(g.text);

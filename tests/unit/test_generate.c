@@ -142,6 +142,34 @@ static void test_beams_find_the_best(void **state)
     }
 }
 
+/* 4.33 asks whether a text one id longer could still win, 4.15 does not: it searches on where 4.15 stops, and never less. */
+static void test_releases_stop_differently(void **state)
+{
+    (void)state;
+    int longer = 0;
+    for (int k = 0; k < 600; k++) {
+        int64_t steps[2];
+        for (int i = 0; i < 2; i++) {
+            const int32_t prompt[] = { 4 + k % 12, k / 12 };
+            const int64_t offsets[] = { 0, 2 };
+            toy *t = new_toy();
+            nm_decoder d = { t, VOCAB, step };
+            nm_rules r = rules(2, LENGTH);
+            nm_generation g;
+            noema_error err = NOEMA_ERROR_INIT;
+            r.length_penalty = 1 + k % 2;
+            r.release = i ? NM_RELEASE_4_33 : NM_RELEASE_4_15;
+            assert_int_equal(nm_generate(&d, 1, prompt, offsets, &r, &g, &err), NOEMA_OK);
+            steps[i] = t->steps;
+            nm_generation_free(&g, 1);
+            free(t);
+        }
+        assert_true(steps[1] >= steps[0]);
+        longer += steps[1] > steps[0];
+    }
+    assert_true(longer > 0);
+}
+
 static void test_greedy_takes_the_likeliest(void **state)
 {
     (void)state;
@@ -277,7 +305,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_beams_find_the_best),  cmocka_unit_test(test_greedy_takes_the_likeliest), cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_items_are_alone),      cmocka_unit_test(test_bad_rules_and_failing_steps), cmocka_unit_test(test_penalty),
-        cmocka_unit_test(test_sampling_set),
+        cmocka_unit_test(test_sampling_set),         cmocka_unit_test(test_releases_stop_differently),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
