@@ -35,6 +35,7 @@
     V(models_new) \
     V(describe) \
     V(train) \
+    V(probe) \
     V(data_emoji) \
     V(verify) \
     V(bench) \

@@ -71,7 +71,14 @@ NOEMA_API const noema_model_info *noema_model_get_info(const noema_model *model)
 NOEMA_API noema_status noema_session_create(noema_session **s, noema_model *model, noema_error *err);
 NOEMA_API void noema_session_free(noema_session *s);
 
-enum { NOEMA_NORMALIZE = 1 }; /* divide each vector by its length */
+enum {
+    NOEMA_NORMALIZE = 1, /* divide each vector by its length */
+    NOEMA_FEATURES = 2   /* pictures: the tower's output before the projection, [n, noema_model_feature_dim()] instead of [n, embed_dim] */
+};
+
+/* Of NOEMA_FEATURES: a transformer's width (its pooled token after the last norm), a ModifiedResNet's embed_dim (its attention pool ends
+ * in the projection); 0 where the model has no such features. */
+NOEMA_API int noema_model_feature_dim(const noema_model *model);
 
 /* texts: n UTF-8 strings; lengths in bytes or NULL (NUL-terminated). out: [n, embed_dim]. */
 NOEMA_API noema_status noema_embed_texts(noema_session *s, size_t n, const char *const *texts, const size_t *lengths, unsigned flags, float *out,

@@ -1,4 +1,4 @@
-/* noema/train.h - train or fine-tune a two-tower model contrastively; a run is a folder that survives kill -9. */
+/* noema/train.h - train a two-tower model contrastively (a run is a folder that survives kill -9), or fit a linear probe. */
 #ifndef NOEMA_TRAIN_H
 #define NOEMA_TRAIN_H
 
@@ -63,6 +63,37 @@ NOEMA_API void noema_train_options_default(noema_train_options *o);
 /* Runs to the end of the last epoch. Writes LOGS/NAME: config.json, log.jsonl, curves.svg, checkpoints/epoch_N.pt (open_clip's layout).
  * NOEMA_E_FORMAT with the step and layer in the message when the loss or a gradient is not finite: what was written before stays. */
 NOEMA_API noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err);
+
+/* A linear head on fixed features of the image tower (NOEMA_FEATURES), fitted to `label`: the minimum of
+ * C * sum of cross-entropies + 1/2 |W|^2 over W [classes, dim] and b [classes]; b is not penalised, features are not standardised.
+ * Two classes have two rows. Unreadable pictures are left out. */
+typedef struct noema_probe_options {
+    size_t struct_size;
+    const char *train_data;   /* as in training; every row needs a label */
+    const char *val_data;     /* or NULL; labels that are names are matched by name */
+    const char *img_key;      /* column of CSV and TSV: "filepath" */
+    const char *out;          /* .safetensors with head.weight [classes, dim] and head.bias [classes], or NULL */
+    const char *predictions;  /* .npy, probabilities f32 [n, classes] of val_data, else of the training rows; NaN for unreadable ones; or NULL */
+    double C;                 /* 0: swept over 1e-6 .. 1e6 on a fifth of the training rows of each class (arXiv 2103.00020, A.3), then
+                                 fitted to all of them */
+    uint64_t seed;            /* of the choice of that fifth */
+    void (*message)(void *user, const char *text); /* progress, or NULL */
+    void *message_user;
+    void (*failed)(void *user, const char *what, const noema_error *why); /* each row that cannot be used */
+    void *failed_user;
+    void *reserved[16];
+} noema_probe_options;
+
+typedef struct noema_probe_result {
+    double C, train_accuracy;
+    double val_accuracy;      /* of val_data; without it, of the part held out at the best C; NaN where there is neither */
+    double objective;         /* at the minimum */
+    int64_t rows, classes, dim, iterations;
+    int converged;            /* 0: stopped at 10000 iterations or at the limit of rounding */
+} noema_probe_result;
+
+NOEMA_API void noema_probe_options_default(noema_probe_options *o);
+NOEMA_API noema_status noema_probe(noema_session *s, const noema_probe_options *o, noema_probe_result *result, noema_error *err);
 
 #ifdef __cplusplus
 }

@@ -235,6 +235,19 @@ static nm_tensor encode_image(nm_run *r, const nm_model *base, nm_tensor pixels)
     return x;
 }
 
+/* A ModifiedResNet's attention pool ends in its projection: its features are its vectors. */
+static nm_tensor encode_features(nm_run *r, const nm_model *base, nm_tensor pixels)
+{
+    const nm_clip *m = (const nm_clip *)base;
+    return m->cfg.resnet ? encode_image(r, base, pixels) : nm_vit_features(r, &m->vit, &m->cfg.vit, pixels);
+}
+
+static int feature_dim(const nm_model *base)
+{
+    const nm_clip *m = (const nm_clip *)base;
+    return m->cfg.resnet ? base->embed_dim : nm_vit_feature_dim(&m->cfg.vit);
+}
+
 static nm_tensor bert_forward(nm_run *r, const nm_clip *m, const nm_texts *texts)
 {
     const nm_clip_cfg *c = &m->cfg;
@@ -286,6 +299,7 @@ static json_t *clip_config(const nm_model *m) { return nm_clip_config_json((cons
 
 #define CLIP_FAMILY(family, text) \
     const nm_family family = { .name = text, .probe = clip_probe, .open = clip_open, .create = clip_create, .encode_image = encode_image, \
+                               .encode_features = encode_features, .feature_dim = feature_dim, \
                                .encode_text = encode_text, .declare = clip_params, .save_scheme = NM_OPENCLIP, .config = clip_config, .free = clip_free }
 CLIP_FAMILY(nm_family_clip, "clip");
 CLIP_FAMILY(nm_family_siglip, "siglip");

@@ -56,6 +56,9 @@ typedef struct nm_family {
     noema_status (*create)(nm_model **m, const char *arch, const json_t *config, uint64_t seed, noema_error *err);
     /* pixels f32 [n, 3, h, w] -> [n, embed_dim] f32, not normalised. */
     nm_tensor (*encode_image)(nm_run *r, const nm_model *m, nm_tensor pixels);
+    /* The image tower's output before the projection, f32 [n, feature_dim(m)]; both NULL: a family without such. */
+    nm_tensor (*encode_features)(nm_run *r, const nm_model *m, nm_tensor pixels);
+    int (*feature_dim)(const nm_model *m);
     nm_tensor (*encode_text)(nm_run *r, const nm_model *m, const nm_texts *texts);
     nm_declare_fn *declare;        /* the one declaration of its parameters */
     int save_scheme;               /* naming scheme of files that we write */

@@ -177,6 +177,7 @@ noema_status nm_model_adopt(noema_model **out, noema_context *ctx, nm_model *m, 
 }
 
 const noema_model_info *noema_model_get_info(const noema_model *x) { return &x->info; }
+int noema_model_feature_dim(const noema_model *x) { return x->m->has_image && x->m->family->feature_dim ? x->m->family->feature_dim(x->m) : 0; }
 nm_model *noema_model_internal(noema_model *x) { return x->m; }
 
 const nm_tokenizer *nm_model_tokenizer(noema_model *x, noema_error *err)

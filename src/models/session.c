@@ -41,10 +41,16 @@ nm_run *nm_session_run(noema_session *s)
     return &s->run;
 }
 
+/* Numbers in a row of a result. */
+static int row_dim(const nm_model *m, unsigned flags)
+{
+    return flags & NOEMA_FEATURES && m->family->feature_dim ? m->family->feature_dim(m) : m->embed_dim;
+}
+
 noema_status nm_session_take(noema_session *s, nm_tensor x, int64_t n, unsigned flags, float *out, noema_error *err)
 {
     nm_run *r = &s->run;
-    int64_t dim = s->model->m->embed_dim;
+    int64_t dim = row_dim(s->model->m, flags);
     if (nm_run_ok(r) && (x.ndim < 2 || x.dtype != NM_F32 || nm_numel(&x) != n * dim || !nm_is_contiguous(&x)))
         nm_run_fail(r, NOEMA_E_INTERNAL, "a result of another shape than [%lld, %lld]", (long long)n, (long long)dim);
     if (nm_run_ok(r) && flags & NOEMA_NORMALIZE)
@@ -140,7 +146,7 @@ noema_status noema_embed_texts(noema_session *s, size_t n, const char *const *te
         if (st != NOEMA_OK)
             return st;
         nm_run *r = nm_session_run(s);
-        st = nm_session_take(s, m->family->encode_text(r, m, &t), t.n, flags, out + i * (size_t)m->embed_dim, err);
+        st = nm_session_take(s, m->family->encode_text(r, m, &t), t.n, flags & NOEMA_NORMALIZE, out + i * (size_t)m->embed_dim, err);
         if (st != NOEMA_OK)
             return st;
     }
@@ -149,9 +155,14 @@ noema_status noema_embed_texts(noema_session *s, size_t n, const char *const *te
 
 /* ---- pictures ---- */
 
-static noema_status need_image(const noema_session *s, noema_error *err)
+static noema_status need_image(const noema_session *s, unsigned flags, noema_error *err)
 {
-    return s->model->m->has_image ? NOEMA_OK : nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no image tower", s->model->name);
+    if (!s->model->m->has_image)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no image tower", s->model->name);
+    if (flags & NOEMA_FEATURES && !s->model->m->family->encode_features)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: features before the projection are not offered for the family %s", s->model->name,
+                       s->model->m->family->name);
+    return NOEMA_OK;
 }
 
 /* Pictures per forward: as many rows as a batch of texts. */
@@ -167,18 +178,19 @@ static noema_status embed_batch(noema_session *s, size_t n, const float *tensors
     const nm_model *m = s->model->m;
     nm_run *r = nm_session_run(s);
     nm_tensor x = nm_view((void *)(uintptr_t)tensors, NM_F32, NM_SHAPE((int64_t)n, 3, m->image_height, m->image_width));
-    return nm_session_take(s, m->family->encode_image(r, m, x), (int64_t)n, flags, out, err);
+    x = flags & NOEMA_FEATURES ? m->family->encode_features(r, m, x) : m->family->encode_image(r, m, x);
+    return nm_session_take(s, x, (int64_t)n, flags, out, err);
 }
 
 noema_status noema_embed_tensors(noema_session *s, size_t n, const float *tensors, unsigned flags, float *out, noema_error *err)
 {
     if (!s || (n && (!tensors || !out)))
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_embed_tensors: a session, tensors and room for the result are needed");
-    noema_status st = need_image(s, err);
+    noema_status st = need_image(s, flags, err);
     const nm_model *m = s->model->m;
     size_t each = st == NOEMA_OK ? image_batch(m) : 1, floats = 3 * (size_t)m->image_height * (size_t)m->image_width;
     for (size_t i = 0; i < n && st == NOEMA_OK; i += each)
-        st = embed_batch(s, n - i < each ? n - i : each, tensors + i * floats, flags, out + i * (size_t)m->embed_dim, err);
+        st = embed_batch(s, n - i < each ? n - i : each, tensors + i * floats, flags, out + i * (size_t)row_dim(m, flags), err);
     return st;
 }
 
@@ -219,7 +231,7 @@ static noema_status load_picture(void *arg, size_t i, nm_preprocess_scratch *scr
 static noema_status compute_pictures(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
 {
     picture_job *j = arg;
-    size_t dim = (size_t)j->s->model->m->embed_dim;
+    size_t dim = (size_t)row_dim(j->s->model->m, j->flags);
     float *out = j->out + first * dim;
     noema_status st = embed_batch(j->s, n, tensors, j->flags, out, err);
     for (size_t i = 0; i < n; i++)
@@ -230,7 +242,7 @@ static noema_status compute_pictures(void *arg, size_t first, size_t n, float *t
 
 static noema_status embed_pictures(picture_job *j, size_t n, noema_error *errors, noema_error *err)
 {
-    noema_status st = need_image(j->s, err);
+    noema_status st = need_image(j->s, j->flags, err);
     if (st != NOEMA_OK)
         return st;
     noema_session *s = j->s;

@@ -337,7 +337,8 @@ static nm_tensor project(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_t
     return x.dtype == NM_F32 ? x : nm_cast(r, x, NM_F32);
 }
 
-nm_tensor nm_vit_forward(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor pixels, nm_tensor *tokens)
+/* Everything but the projection; r->act or f32 [n, nm_vit_feature_dim]. */
+static nm_tensor pooled(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor pixels, nm_tensor *tokens)
 {
     bool hf = c->observed == NM_VIEW_HF;
     nm_tensor x = embeddings(r, w, c, pixels);
@@ -354,7 +355,18 @@ nm_tensor nm_vit_forward(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_t
         nm_observe(r, x, "ln_post");
     if (hf)
         nm_observe(r, x, "pooler_output");
-    return project(r, w, c, x);
+    return x;
+}
+
+nm_tensor nm_vit_forward(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor pixels, nm_tensor *tokens)
+{
+    return project(r, w, c, pooled(r, w, c, pixels, tokens));
+}
+
+nm_tensor nm_vit_features(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor pixels)
+{
+    nm_tensor x = pooled(r, w, c, pixels, NULL);
+    return !x.data || x.dtype == NM_F32 ? x : nm_cast(r, x, NM_F32);
 }
 
 /* The last block with its attention replaced by the value path: x + out(v(ln_1(x))), then the MLP. */

@@ -75,6 +75,9 @@ noema_status nm_vit_ready(nm_vit_w *w, const nm_vit_cfg *c, noema_error *err);
 
 /* pixels f32 [n, 3, H, W] -> [n, embed_dim] f32. *tokens (may be NULL): what CoCa's decoder attends to, [n, queries - 1, embed_dim]. */
 nm_tensor nm_vit_forward(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor pixels, nm_tensor *tokens);
+/* The same before the projection: what linear probes see, f32 [n, nm_vit_feature_dim]. */
+nm_tensor nm_vit_features(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor pixels);
+static inline int nm_vit_feature_dim(const nm_vit_cfg *c) { return c->pool_queries > 0 ? c->embed_dim : c->width; }
 
 /* Features per patch in the joint space, [n, grid_h * grid_w, embed_dim], not normalised (clip.md section 10). */
 enum {

@@ -295,6 +295,8 @@ const char *nm_dataset_path(const nm_dataset *r, int64_t i) { return r->rows ? r
 const char *nm_dataset_title(const nm_dataset *r, int64_t i) { return r->rows ? r->rows[i].title : NULL; }
 int64_t nm_dataset_classes(const nm_dataset *r) { return r->classes; }
 
+const char *nm_dataset_label_name(const nm_dataset *r, int64_t label) { return label >= 0 && label < r->n_labels ? r->labels[label] : NULL; }
+
 int64_t nm_dataset_label(const nm_dataset *r, int64_t i)
 {
     if (r->rows)

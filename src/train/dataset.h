@@ -24,6 +24,7 @@ const char *nm_dataset_path(const nm_dataset *rows, int64_t i);
 const char *nm_dataset_title(const nm_dataset *rows, int64_t i);
 /* Class number, or -1. Labels that are strings in the file are numbered in the order of their first appearance. */
 int64_t nm_dataset_label(const nm_dataset *rows, int64_t i);
+const char *nm_dataset_label_name(const nm_dataset *rows, int64_t label); /* NULL: labels are numbers */
 int64_t nm_dataset_classes(const nm_dataset *rows); /* 1 + the largest label */
 
 /* Rows of tensors: the picture [3, h, w] and its shape; NULL for rows of files. */

@@ -1,0 +1,334 @@
+/* probe.c - `noema_probe`: features of the frozen image tower, then multinomial logistic regression on them. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "models/handle.h"
+#include "noema/train.h"
+#include "train/dataset.h"
+#include "train/softmax.h"
+
+enum { MAX_CLASSES = 1 << 16, SWEEP_ITERATIONS = 1000, FIT_ITERATIONS = 10000, CHUNK = 256, STEPS = 96, COARSE = 16 };
+
+typedef struct part {
+    nm_dataset *rows;
+    int64_t n;
+    float *x;         /* [n, dim] */
+    int64_t *label;   /* [n], numbers of the training file */
+    int64_t *pick;    /* rows with features */
+    int64_t n_pick;
+} part;
+
+typedef struct probe {
+    const noema_probe_options *o;
+    noema_session *session;
+    part train, val;
+    int64_t classes, dim;
+    double *head;     /* [dim + 1, classes] */
+    noema_error *err;
+} probe;
+
+void noema_probe_options_default(noema_probe_options *o) { *o = (noema_probe_options){ .struct_size = sizeof *o }; }
+
+static void say(const probe *p, const char *text)
+{
+    if (p->o->message)
+        p->o->message(p->o->message_user, text);
+}
+
+static void free_part(part *a)
+{
+    nm_dataset_free(a->rows);
+    free(a->x);
+    free(a->label);
+    free(a->pick);
+}
+
+/* ---- rows ---- */
+
+/* The number of row i's class in the training file, or -1: names are matched by name. */
+static int64_t class_of(const probe *p, const part *a, int64_t i)
+{
+    int64_t label = nm_dataset_label(a->rows, i);
+    const char *name = a == &p->val ? nm_dataset_label_name(a->rows, label) : NULL;
+    if (!name)
+        return label < p->classes ? label : -1;
+    for (int64_t k = 0; nm_dataset_label_name(p->train.rows, k); k++)
+        if (strcmp(nm_dataset_label_name(p->train.rows, k), name) == 0)
+            return k;
+    return -1;
+}
+
+static noema_status read_labels(probe *p, part *a)
+{
+    for (int64_t i = 0; i < a->n; i++) {
+        a->label[i] = class_of(p, a, i);
+        if (nm_dataset_label(a->rows, i) < 0)
+            return nm_fail(p->err, NOEMA_E_FORMAT, "%s: row %lld has no label", nm_dataset_source(a->rows), (long long)i);
+        if (a->label[i] < 0)
+            return nm_fail(p->err, NOEMA_E_MISMATCH, "%s: row %lld: its label is none of the %lld classes of %s", nm_dataset_source(a->rows), (long long)i,
+                           (long long)p->classes, nm_dataset_source(p->train.rows));
+    }
+    return NOEMA_OK;
+}
+
+static noema_status open_part(probe *p, part *a, const char *path)
+{
+    const nm_model *m = p->session->model->m;
+    int64_t shape[3];
+    noema_status s = nm_dataset_open(&a->rows, path, p->o->img_key, NULL, p->err);
+    if (s != NOEMA_OK)
+        return s;
+    a->n = nm_dataset_count(a->rows);
+    if (a->n < 1)
+        return nm_fail(p->err, NOEMA_E_FORMAT, "%s: no rows", path);
+    if (nm_dataset_image(a->rows, 0, shape) && (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width))
+        return nm_fail(p->err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", path, (long long)shape[0],
+                       (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
+    if (a == &p->train)
+        p->classes = nm_dataset_classes(a->rows);
+    if (a == &p->train && (p->classes < 2 || p->classes > MAX_CLASSES))
+        return nm_fail(p->err, NOEMA_E_FORMAT, "%s: %lld classes; a probe needs `label` with 2 to %d", path, (long long)p->classes, MAX_CLASSES);
+    if ((size_t)a->n > SIZE_MAX / sizeof(float) / (size_t)p->dim || !(a->x = nm_malloc_array((size_t)(a->n * p->dim), sizeof *a->x)) ||
+        !(a->label = nm_malloc_array((size_t)a->n, sizeof *a->label)) || !(a->pick = nm_malloc_array((size_t)a->n, sizeof *a->pick)))
+        return nm_fail(p->err, NOEMA_E_MEMORY, "%s: out of memory: %lld rows of %lld features", path, (long long)a->n, (long long)p->dim);
+    return read_labels(p, a);
+}
+
+/* Features of rows [first, first + n); a row that fails is reported and not picked. */
+static noema_status some_features(probe *p, part *a, int64_t first, int64_t n)
+{
+    const char *paths[CHUNK];
+    noema_error *errors = calloc((size_t)n, sizeof *errors);
+    float *out = a->x + first * p->dim;
+    int64_t shape[3];
+    noema_status s = errors ? NOEMA_OK : nm_fail(p->err, NOEMA_E_MEMORY, "out of memory");
+    if (s == NOEMA_OK && nm_dataset_path(a->rows, first)) {
+        for (int64_t i = 0; i < n; i++)
+            paths[i] = nm_dataset_path(a->rows, first + i);
+        s = noema_embed_image_files(p->session, (size_t)n, paths, NOEMA_FEATURES, out, errors, p->err);
+    } else if (s == NOEMA_OK)
+        s = noema_embed_tensors(p->session, (size_t)n, nm_dataset_image(a->rows, first, shape), NOEMA_FEATURES, out, p->err);
+    for (int64_t i = 0; s == NOEMA_OK && i < n; i++) {
+        bool finite = true;
+        for (int64_t k = 0; k < p->dim; k++)
+            finite = finite && isfinite(out[i * p->dim + k]);
+        if (finite)
+            a->pick[a->n_pick++] = first + i;
+        else if (errors[i].code == NOEMA_OK)
+            s = nm_fail(p->err, NOEMA_E_FORMAT, "%s: row %lld: its features are not finite", nm_dataset_source(a->rows), (long long)(first + i));
+        else if (p->o->failed)
+            p->o->failed(p->o->failed_user, nm_dataset_path(a->rows, first + i), &errors[i]);
+    }
+    free(errors);
+    return s;
+}
+
+static noema_status features(probe *p, part *a, const char *path)
+{
+    noema_status s = open_part(p, a, path);
+    for (int64_t i = 0; s == NOEMA_OK && i < a->n; i += CHUNK)
+        s = some_features(p, a, i, a->n - i < CHUNK ? a->n - i : CHUNK);
+    if (s == NOEMA_OK && a->n_pick == 0)
+        s = nm_fail(p->err, NOEMA_E_FORMAT, "%s: none of the %lld rows could be read", path, (long long)a->n);
+    return s;
+}
+
+/* ---- the choice of C ---- */
+
+static nm_softmax_data data_of(const probe *p, const part *a, const int64_t *pick, int64_t n)
+{
+    return (nm_softmax_data){ .x = a->x, .label = a->label, .pick = pick, .rows = n, .dim = p->dim, .classes = p->classes, .pool = p->session->model->ctx->pool };
+}
+
+/* Shuffles the training rows; every fifth of a class goes to the end. Returns how many stay in front, 0: out of memory. */
+static int64_t hold_out(const probe *p, int64_t *order)
+{
+    const part *a = &p->train;
+    int64_t *seen = calloc((size_t)p->classes, sizeof *seen), *out = nm_malloc_array((size_t)a->n_pick, sizeof *out), kept = 0, held = 0;
+    nm_rng r;
+    nm_rng_init(&r, p->o->seed, 0x9b0be);
+    memcpy(order, a->pick, (size_t)a->n_pick * sizeof *order);
+    for (int64_t i = a->n_pick - 1; i > 0; i--) {
+        int64_t k = (int64_t)nm_rng_below(&r, (uint64_t)i + 1), t = order[i];
+        order[i] = order[k];
+        order[k] = t;
+    }
+    for (int64_t i = 0; seen && out && i < a->n_pick; i++) {
+        if (seen[a->label[order[i]]]++ % 5 == 4)
+            out[held++] = order[i];
+        else
+            order[kept++] = order[i];
+    }
+    if (kept)
+        memcpy(order + kept, out, (size_t)held * sizeof *out);
+    free(seen);
+    free(out);
+    return kept;
+}
+
+typedef struct sweep { nm_softmax_data fit, held; bool done[STEPS + 1]; int best; int64_t right; double loss; } sweep;
+
+/* lambda = 10^(-6 + step / 8) */
+static double sweep_C(int step) { return pow(10, 6 - step / 8.0); }
+
+static noema_status try_step(probe *p, sweep *w, int step)
+{
+    nm_lbfgs_result fit;
+    int64_t right;
+    double loss;
+    char text[160];
+    if (step < 0 || step > STEPS || w->done[step])
+        return NOEMA_OK;
+    w->done[step] = true;
+    noema_status s = nm_softmax_fit(&w->fit, sweep_C(step), SWEEP_ITERATIONS, p->head, &fit, p->err);
+    if (s == NOEMA_OK)
+        s = nm_softmax_score(&w->held, p->head, &right, &loss, p->err);
+    if (s != NOEMA_OK)
+        return s;
+    snprintf(text, sizeof text, "C %.4g: %lld of %lld held-out rows right, cross-entropy %.4f, %d iterations", sweep_C(step), (long long)right,
+             (long long)w->held.rows, loss / (double)w->held.rows, fit.iterations);
+    say(p, text);
+    if (w->best < 0 || right > w->right || (right == w->right && loss < w->loss)) {
+        w->best = step;
+        w->right = right;
+        w->loss = loss;
+    }
+    return NOEMA_OK;
+}
+
+/* Seven powers of 100, then half the distance round the best until it is an eighth of a decade (arXiv 2103.00020, A.3). */
+static noema_status choose_C(probe *p, noema_probe_result *result)
+{
+    int64_t *order = nm_malloc_array((size_t)p->train.n_pick, sizeof *order), kept = order ? hold_out(p, order) : 0;
+    sweep w = { .best = -1 };
+    noema_status s = kept ? NOEMA_OK : nm_fail(p->err, NOEMA_E_MEMORY, "out of memory: the part held out");
+    if (s == NOEMA_OK && kept == p->train.n_pick)
+        s = nm_fail(p->err, NOEMA_E_ARGUMENT, "%s: no class has the five rows of which one can be held out to choose C; give --C", p->o->train_data);
+    w.fit = data_of(p, &p->train, order, kept);
+    w.held = data_of(p, &p->train, order ? order + kept : NULL, p->train.n_pick - kept);
+    for (int i = 0; i <= STEPS && s == NOEMA_OK; i += COARSE)
+        s = try_step(p, &w, i);
+    for (int span = COARSE / 2; span >= 1 && s == NOEMA_OK; span /= 2) {
+        int centre = w.best;
+        s = try_step(p, &w, centre - span);
+        if (s == NOEMA_OK)
+            s = try_step(p, &w, centre + span);
+    }
+    free(order);
+    if (s == NOEMA_OK) {
+        result->C = sweep_C(w.best);
+        result->val_accuracy = (double)w.right / (double)w.held.rows;
+    }
+    return s;
+}
+
+/* ---- results ---- */
+
+static noema_status accuracy(probe *p, const part *a, double *share)
+{
+    nm_softmax_data d = data_of(p, a, a->pick, a->n_pick);
+    int64_t right;
+    double loss;
+    noema_status s = nm_softmax_score(&d, p->head, &right, &loss, p->err);
+    if (s == NOEMA_OK)
+        *share = (double)right / (double)a->n_pick;
+    return s;
+}
+
+static noema_status write_head(probe *p)
+{
+    int64_t k = p->classes, d = p->dim;
+    float *w = nm_malloc_array((size_t)(k * (d + 1)), sizeof *w);
+    if (!w)
+        return nm_fail(p->err, NOEMA_E_MEMORY, "%s: out of memory", p->o->out);
+    for (int64_t c = 0; c < k; c++) {
+        for (int64_t i = 0; i < d; i++)
+            w[c * d + i] = (float)p->head[i * k + c];
+        w[k * d + c] = (float)p->head[d * k + c];
+    }
+    nm_wview v[2] = { { .name = "head.weight", .dtype = NM_F32, .ndim = 2, .shape = { k, d }, .stride = { d, 1 }, .data = w },
+                      { .name = "head.bias", .dtype = NM_F32, .ndim = 1, .shape = { k }, .stride = { 1 }, .data = w + k * d } };
+    noema_status s = nm_safetensors_write(p->o->out, v, 2, NULL, p->err);
+    free(w);
+    return s;
+}
+
+static noema_status write_predictions(probe *p, const part *a)
+{
+    int64_t k = p->classes;
+    float *out = (size_t)a->n <= SIZE_MAX / sizeof(float) / (size_t)k ? nm_malloc_array((size_t)(a->n * k), sizeof *out) : NULL;
+    double *row = nm_malloc_array((size_t)k, sizeof *row);
+    noema_status s = out && row ? NOEMA_OK : nm_fail(p->err, NOEMA_E_MEMORY, "%s: out of memory", p->o->predictions);
+    for (int64_t i = 0; s == NOEMA_OK && i < a->n * k; i++)
+        out[i] = NAN;
+    for (int64_t i = 0; s == NOEMA_OK && i < a->n_pick; i++) {
+        nm_softmax_row(a->x + a->pick[i] * p->dim, p->dim, k, p->head, row);
+        for (int64_t c = 0; c < k; c++)
+            out[a->pick[i] * k + c] = (float)row[c];
+    }
+    nm_wview v = { .name = "predictions", .dtype = NM_F32, .ndim = 2, .shape = { a->n, k }, .stride = { k, 1 }, .data = out };
+    if (s == NOEMA_OK)
+        s = nm_npy_write(p->o->predictions, &v, p->err);
+    free(out);
+    free(row);
+    return s;
+}
+
+static noema_status fit(probe *p, noema_probe_result *result)
+{
+    nm_softmax_data d = data_of(p, &p->train, p->train.pick, p->train.n_pick);
+    nm_lbfgs_result r = { 0 };
+    if (!(p->head = nm_malloc_array((size_t)(p->dim + 1), (size_t)p->classes * sizeof *p->head)))
+        return nm_fail(p->err, NOEMA_E_MEMORY, "out of memory: a head of %lld x %lld", (long long)p->classes, (long long)p->dim);
+    noema_status s = p->o->C > 0 ? NOEMA_OK : choose_C(p, result);
+    if (s == NOEMA_OK)
+        s = nm_softmax_fit(&d, result->C, FIT_ITERATIONS, p->head, &r, p->err);
+    result->objective = r.value;
+    result->iterations = r.iterations;
+    result->converged = r.converged;
+    return s;
+}
+
+static noema_status run(probe *p, noema_probe_result *result)
+{
+    noema_status s = features(p, &p->train, p->o->train_data);
+    if (s == NOEMA_OK && p->o->val_data)
+        s = features(p, &p->val, p->o->val_data);
+    if (s == NOEMA_OK)
+        s = fit(p, result);
+    if (s == NOEMA_OK)
+        s = accuracy(p, &p->train, &result->train_accuracy);
+    if (s == NOEMA_OK && p->o->val_data)
+        s = accuracy(p, &p->val, &result->val_accuracy);
+    if (s == NOEMA_OK && p->o->out)
+        s = write_head(p);
+    if (s == NOEMA_OK && p->o->predictions)
+        s = write_predictions(p, p->o->val_data ? &p->val : &p->train);
+    result->rows = p->train.n_pick;
+    result->classes = p->classes;
+    return s;
+}
+
+noema_status noema_probe(noema_session *session, const noema_probe_options *o, noema_probe_result *result, noema_error *err)
+{
+    noema_error local = NOEMA_ERROR_INIT;
+    probe p = { .o = o, .session = session, .err = err ? err : &local };
+    if (!session || !o || !result || !o->train_data)
+        return nm_fail(p.err, NOEMA_E_ARGUMENT, "noema_probe: a session, training data and room for the result are needed");
+    if (!(o->C >= 0) || isinf(o->C))
+        return nm_fail(p.err, NOEMA_E_ARGUMENT, "C %g: expected a number above 0, or 0 for a sweep", o->C);
+    p.dim = noema_model_feature_dim(session->model);
+    if (p.dim < 1)
+        return nm_fail(p.err, NOEMA_E_UNSUPPORTED, "%s: a probe needs a model with image features before the projection (CLIP, SigLIP, CoCa)",
+                       session->model->name);
+    *result = (noema_probe_result){ .C = o->C, .val_accuracy = NAN, .dim = p.dim };
+    noema_status s = run(&p, result);
+    free_part(&p.train);
+    free_part(&p.val);
+    free(p.head);
+    return s;
+}
