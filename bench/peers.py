@@ -161,6 +161,7 @@ def onnxruntime_runner(args):
     tower = ImageTower(model) if args.kind == "image" else TextTower(model)
     x = exported_input(args)
     path = f"/tmp/noema-bench-{os.getpid()}.onnx"
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
     with torch.inference_mode():
         torch.onnx.export(tower, (x,), path, dynamo=False, opset_version=17, do_constant_folding=True, input_names=["x"])
     del model, tower
@@ -229,7 +230,8 @@ WORK = {  # name: (arch, kind, dtype, batch, image size, dim, GFLOP per item at 
 def start(engine, args, w):
     arch, kind, dtype, batch, size, dim, _ = WORK[w]
     cmd = [sys.executable, __file__, "--worker", "--engine", engine, "--arch", arch, "--kind", kind, "--dtype", dtype, "--batch", str(batch),
-           "--size", str(size), "--dim", str(dim), "--threads", str(args.threads), "--model", str(args.models / f"{arch}.safetensors"), "--lib", args.lib]
+           "--size", str(size), "--dim", str(dim), "--threads", str(args.threads), "--lib", args.lib,
+           "--model", str(args.models / arch if engine == "noema" else args.models / arch / "open_clip_model.safetensors")]
     env = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
     p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     lines = []
@@ -297,8 +299,8 @@ def main():
     print(f"| work | engine | median ms | min | max | per item ms | peer / noema |\n|---|---|---|---|---|---|---|", flush=True)
     for w in args.work.split(","):
         arch = WORK[w][0]
-        if not (args.models / f"{arch}.safetensors").exists():
-            subprocess.run([args.noema, "models", "new", "--arch", arch, "--seed", "0", "--out", str(args.models / f"{arch}.safetensors")], check=True)
+        if not (args.models / arch).exists():
+            subprocess.run([args.noema, "models", "new", "--arch", arch, "--seed", "0", "--out", str(args.models / arch)], check=True)
         result, notes = run_work(w, args)
         base = result.get("noema", (float("nan"),) * 3)[0]
         for e, (med, lo, hi) in result.items():
