@@ -6,7 +6,6 @@
 #include "noema/inspect.h"
 
 static const cli_option options[] = {
-    { "size", 0, CLI_STRING, "S|HxW", "size of the result, for a named preprocessing" },
     { "u8", 0, CLI_FLAG, NULL, "the pixels before normalisation, [H,W,3]" },
     { "out", 'o', CLI_STRING, "FILE", "write the tensors as .npy [n,...]; all must have one shape" },
     { "recursive", 'r', CLI_FLAG, NULL, "take the files in folders" },
@@ -77,15 +76,11 @@ static bool each(cli *c, noema_preprocess *p, bool u8, const char *path, cli_npy
     return ok;
 }
 
-/* What -m does, with its own --preprocess and --image-size. */
-static noema_status of_model(cli *c, noema_preprocess **p, bool sized, int *code)
+/* What -m does, with its own --preprocess and --image-size or --size. */
+static noema_status of_model(cli *c, noema_preprocess **p, int *code)
 {
     noema_model *m;
     noema_error err = NOEMA_ERROR_INIT;
-    if (sized) {
-        *code = cli_usage(c, "--size goes with --preprocess alone; a model takes --image-size");
-        return NOEMA_E_ARGUMENT;
-    }
     if ((*code = cli_open_model(c, &m, NULL)) != CLI_OK)
         return NOEMA_E_MISSING;
     noema_status s = noema_preprocess_of_model(p, m, &err);
@@ -106,7 +101,7 @@ static noema_status open_rule(cli *c, noema_preprocess **p, int *code)
         return NOEMA_E_ARGUMENT;
     }
     if (!what || cli_str(c, "model", NULL))
-        return of_model(c, p, size != NULL, code);
+        return of_model(c, p, code);
     noema_status s = noema_preprocess_open(p, what, h, w, &err);
     if (s == NOEMA_E_ARGUMENT)
         *code = cli_usage(c, "--preprocess: %s%s", err.message, size ? "" : "; --size S gives one");

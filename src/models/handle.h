@@ -63,6 +63,9 @@ noema_status nm_model_adopt(noema_model **out, noema_context *ctx, nm_model *m, 
 /* The model's tokenizer, opened at the first call; NULL with err when there is none. */
 const nm_tokenizer *nm_model_tokenizer(noema_model *model, noema_error *err);
 
+/* The files that its tokenizer is made of, into a folder and under the names that are looked for beside a checkpoint (inspect_model.c). */
+noema_status nm_model_copy_tokenizer(const noema_model *m, const char *folder, noema_error *err);
+
 /* A public pipeline that does what `rule` says (inspect.c). */
 noema_status nm_preprocess_wrap(noema_preprocess **out, const nm_preprocess *rule, noema_error *err);
 

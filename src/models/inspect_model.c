@@ -125,7 +125,7 @@ static const char *tokenizer_name(const noema_model *m)
 }
 
 /* The tokenizer's file, or the files of its folder that a tokenizer can be made of. */
-static noema_status copy_tokenizer(const noema_model *m, const char *folder, noema_error *err)
+noema_status nm_model_copy_tokenizer(const noema_model *m, const char *folder, noema_error *err)
 {
     static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
                                          "spiece.model", "sentencepiece.bpe.model", "tokenizer.model" };
@@ -185,7 +185,7 @@ noema_status noema_model_save(noema_model *m, const char *folder, noema_layout l
     if (s == NOEMA_OK)
         s = nm_params_save(f->declare, m->m, openclip || !is_clip(m->m) ? f->save_scheme : NM_HF, weights, stored, err);
     if (s == NOEMA_OK)
-        s = copy_tokenizer(m, folder, err);
+        s = nm_model_copy_tokenizer(m, folder, err);
     free(weights);
     return s;
 }

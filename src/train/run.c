@@ -135,18 +135,6 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     return j;
 }
 
-/* The tokenizer that the texts were read with goes along, under the name that is looked for beside a checkpoint. */
-static void copy_tokenizer(const run *r)
-{
-    const char *from = r->model->tokenizer_path;
-    char *data = NULL, *to = from && nm_file_exists(from) ? in_folder(r, nm_path_base(from)) : NULL;
-    size_t size;
-    if (to && !nm_file_exists(to) && nm_read_file(&data, &size, from, (size_t)256 << 20, NULL) == NOEMA_OK)
-        (void)nm_write_file_atomic(to, data, size, NULL);
-    free(data);
-    free(to);
-}
-
 static noema_status save_model_folder(run *r)
 {
     nm_model *m = r->t->model;
@@ -157,8 +145,8 @@ static noema_status save_model_folder(run *r)
     if (s == NOEMA_OK)
         s = path ? nm_params_save(m->family->declare, m, m->family->save_scheme, path, NM_F32, r->err) : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", r->folder);
     free(path);
-    copy_tokenizer(r);
-    return s;
+    /* The tokenizer that the texts were read with goes along, under the name that is looked for beside a checkpoint. */
+    return s == NOEMA_OK ? nm_model_copy_tokenizer(r->model, r->folder, r->err) : s;
 }
 
 static noema_status save_checkpoint(run *r, int64_t epoch)
