@@ -42,6 +42,11 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
         t->params = q;
         c->cap = cap;
     }
+    if (info->n_parts > 1) { /* one tensor here, several in the file: the epoch files cannot hold it yet */
+        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training towers that store q, k and v apart (XLM-RoBERTa) is not here yet",
+                            info->part_name[0]);
+        return;
+    }
     nm_train_param *q = &t->params[t->n_params++];
     *q = (nm_train_param){ .name = nm_strdup(info->part_name[0]), .w = info->w, .decayed = !(info->flags & NM_NO_DECAY) && info->w->shape.ndim > 1,
                            .transposed = info->transposed && info->w->shape.ndim == 2, .lr_scale = 1 };
