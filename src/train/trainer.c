@@ -30,8 +30,12 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
 {
     collect *c = p->user;
     nm_trainer *t = c->t;
-    if (c->status != NOEMA_OK || !nm_has(info->w) || (info->flags & NM_BUFFER))
+    if (c->status != NOEMA_OK || !nm_has(info->w))
         return;
+    if (info->flags & NM_BUFFER) { /* batch norm trains on the statistics of the batch, and the epoch files would lack the running ones */
+        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training a tower with batch normalisation (ModifiedResNet) is not here yet", info->part_name[0]);
+        return;
+    }
     if (t->n_params == c->cap) {
         size_t cap = c->cap ? 2 * c->cap : 256;
         nm_train_param *q = nm_realloc_array(t->params, cap, sizeof *q);
