@@ -83,7 +83,9 @@ static noema_status jsonl_line(nm_dataset *r, const char *line, size_t n, int64_
     json_t *label = nm_json_get(j, "label");
     int64_t number_label = label && json_is_integer(label) ? (int64_t)json_integer_value(label) : label && json_is_string(label) ? label_number(r, json_string_value(label)) : -1;
     noema_status s;
-    if (!path)
+    if (nm_json_get(j, "keep"))
+        s = nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: line %lld: \"keep\" (patches to keep) is not supported yet", r->source, (long long)number);
+    else if (!path)
         s = nm_fail(err, NOEMA_E_FORMAT, "%s: line %lld: expected an object with \"filepath\"", r->source, (long long)number);
     else if (!title && number_label < 0)
         s = nm_fail(err, NOEMA_E_FORMAT, "%s: line %lld: expected \"title\" or \"label\" beside \"filepath\"", r->source, (long long)number);
@@ -214,6 +216,8 @@ static noema_status read_tensors(nm_dataset *r, noema_error *err)
     r->label = nm_weights_find(r->tensors, "label");
     if (!r->image || r->image->ndim != 4 || r->image->dtype != NM_F32 || !nm_wview_contiguous(r->image))
         return nm_fail(err, NOEMA_E_FORMAT, "%s: expected a tensor `image`, f32 [n, 3, height, width]", r->source);
+    if (nm_weights_find(r->tensors, "keep"))
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: `keep` (patches to keep) is not supported yet", r->source);
     r->n = r->image->shape[0];
     if (!r->text && !r->label)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: expected a tensor `text` [n, length] or `label` [n]", r->source);
