@@ -43,7 +43,7 @@ static noema_status write_answers(noema_session *s, nm_tensor states, const nm_m
     if (st == NOEMA_OK)
         st = nm_blip_generate(s, states, l->offsets, l->n, start, offsets, &rules, g, err);
     for (int64_t i = 0; st == NOEMA_OK && i < l->n; i++)
-        st = nm_blip_take_texts(s, &g[i], 0, &out[i], err);
+        st = nm_generated_take(s, &g[i], 0, &out[i], err);
     nm_generation_free(g, 16);
     return st;
 }

@@ -131,25 +131,6 @@ noema_status nm_blip_generate(noema_session *s, nm_tensor states, const int64_t 
     return st == NOEMA_OK ? nm_generate(&decoder, items, prompts, offsets, rules, out, err) : st;
 }
 
-noema_status nm_blip_take_texts(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err)
-{
-    noema_scored_text *best = calloc((size_t)g->n + 1, sizeof *best);
-    noema_status st = best ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
-    int n = 0;
-    for (; st == NOEMA_OK && n < g->n; n++) {
-        st = nm_session_decode(s, g->best[n].ids, g->best[n].n, &best[n].text, err);
-        best[n].score = (float)g->best[n].score;
-        if (st == NOEMA_OK)
-            nm_trim_text(best[n].text, cut);
-    }
-    if (st == NOEMA_OK)
-        return nm_generated_set(out, best, (size_t)n, err);
-    for (int i = 0; best && i < n; i++)
-        free(best[i].text);
-    free(best);
-    return st;
-}
-
 /* ---- captions ---- */
 
 /* [DEC] and the prompt's ids without the end, at the start of ids (malloc'd). *cut: code points that the prompt takes in the decoded text: in
@@ -212,7 +193,7 @@ static noema_status blip_caption(noema_session *s, nm_tensor pixels, const noema
         st = caption_states(s, pixels, prompt, length, &rules, g, err);
     }
     for (int64_t i = 0; st == NOEMA_OK && i < items; i++)
-        st = nm_blip_take_texts(s, &g[i], cut, &out[i], err);
+        st = nm_generated_take(s, &g[i], cut, &out[i], err);
     nm_generation_free(g, 16);
     free(prompt);
     return st;

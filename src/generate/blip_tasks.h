@@ -15,8 +15,6 @@ nm_rules nm_blip_rules(noema_session *s, const noema_generate_options *o);
 noema_status nm_blip_generate(noema_session *s, nm_tensor states, const int64_t *state_offsets, int64_t items, const int32_t *prompts,
                               const int64_t *offsets, const nm_rules *rules, nm_generation *out, noema_error *err);
 
-/* Decoded, `cut` code points and outer white space taken off. */
-noema_status nm_blip_take_texts(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err);
 
 /* blip_ask.c */
 noema_status nm_blip_ask(noema_session *s, nm_tensor pixels, const char *const *questions, const noema_generate_options *o, noema_generated *out,

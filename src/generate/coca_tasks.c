@@ -110,25 +110,6 @@ static noema_status start_ids(noema_session *s, const char *prompt, int32_t *ids
     return NOEMA_OK;
 }
 
-static noema_status take_text(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err)
-{
-    noema_scored_text *best = calloc((size_t)g->n + 1, sizeof *best);
-    noema_status st = best ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
-    int n = 0;
-    for (; st == NOEMA_OK && n < g->n; n++) {
-        st = nm_session_decode(s, g->best[n].ids, g->best[n].n, &best[n].text, err);
-        best[n].score = (float)g->best[n].score;
-        if (st == NOEMA_OK)
-            nm_trim_text(best[n].text, cut);
-    }
-    if (st == NOEMA_OK)
-        return nm_generated_set(out, best, (size_t)n, err);
-    for (int i = 0; best && i < n; i++)
-        free(best[i].text);
-    free(best);
-    return st;
-}
-
 static noema_status generate(noema_session *s, nm_tensor pixels, const int32_t *prompt, int64_t length, const nm_rules *rules, nm_generation *g,
                              noema_error *err)
 {
@@ -178,7 +159,7 @@ static noema_status coca_caption(noema_session *s, nm_tensor pixels, const noema
     if (st == NOEMA_OK)
         st = generate(s, pixels, prompt, length, &rules, g, err);
     for (int64_t i = 0; st == NOEMA_OK && i < items; i++)
-        st = take_text(s, &g[i], nm_code_points(decoded), &out[i], err);
+        st = nm_generated_take(s, &g[i], nm_code_points(decoded), &out[i], err);
     nm_generation_free(g, MOST_PICTURES);
     free(decoded);
     return st;

@@ -31,6 +31,8 @@ void nm_trim_text(char *text, size_t cut);
 size_t nm_code_points(const char *text);
 /* Takes texts over: out->best, and a copy of the first as out->text. */
 noema_status nm_generated_set(noema_generated *out, noema_scored_text *best, size_t n, noema_error *err);
+/* Decoded, `cut` code points and outer white space taken off. */
+noema_status nm_generated_take(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err);
 /* Every "{}" of the template replaced; malloc'd. */
 char *nm_fill_template(const char *template, const char *text);
 

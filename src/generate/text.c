@@ -120,3 +120,22 @@ char *nm_fill_template(const char *template, const char *text)
     nm_buf_free(&b);
     return NULL;
 }
+
+noema_status nm_generated_take(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err)
+{
+    noema_scored_text *best = calloc((size_t)g->n + 1, sizeof *best);
+    noema_status st = best ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
+    int n = 0;
+    for (; st == NOEMA_OK && n < g->n; n++) {
+        st = nm_session_decode(s, g->best[n].ids, g->best[n].n, &best[n].text, err);
+        best[n].score = (float)g->best[n].score;
+        if (st == NOEMA_OK)
+            nm_trim_text(best[n].text, cut);
+    }
+    if (st == NOEMA_OK)
+        return nm_generated_set(out, best, (size_t)n, err);
+    for (int i = 0; best && i < n; i++)
+        free(best[i].text);
+    free(best);
+    return st;
+}

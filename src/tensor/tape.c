@@ -12,7 +12,6 @@ struct nm_tape {
     size_t n, cap;
     chunk *chunks; /* gradient buffers, reused by size */
     size_t n_chunks, cap_chunks;
-    size_t bytes, peak;
 };
 
 nm_tape *nm_tape_new(void) { return calloc(1, sizeof(nm_tape)); }
@@ -34,8 +33,6 @@ void nm_tape_clear(nm_tape *t)
     for (size_t i = 0; i < t->n_chunks; i++)
         t->chunks[i].used = false;
 }
-
-size_t nm_tape_peak_bytes(const nm_tape *t) { return t->peak; }
 
 /* The smallest free chunk that is large enough and not wastefully larger; else a new one. */
 static float *take_chunk(nm_tape *t, size_t n)
@@ -60,9 +57,6 @@ static float *take_chunk(nm_tape *t, size_t n)
             return NULL;
         best = &t->chunks[t->n_chunks++];
         *best = (chunk){ data, n, false };
-        t->bytes += n * sizeof *data;
-        if (t->bytes > t->peak)
-            t->peak = t->bytes;
     }
     best->used = true;
     memset(best->data, 0, n * sizeof *best->data);
@@ -143,71 +137,20 @@ const float *nm_grad_read(const nm_tensor *t)
 }
 
 /* Scratch that a backward carves is given back after it; what it made the gradients point to lives in chunks. */
-static void run_from(nm_run *r, size_t first)
+void nm_backward(nm_run *r)
 {
     nm_tape *t = r->tape;
-    for (size_t i = t->n; i-- > first && nm_run_ok(r);) {
+    for (size_t i = t->n; i-- > 0 && nm_run_ok(r);) {
         node *nd = &t->nodes[i];
         nm_arena_mark m = nm_arena_get_mark(r->arena);
         if (nd->out && nd->out->data)
             nd->fn(r, nd->saved);
-        nd = &t->nodes[i]; /* a checkpointed block records while it runs: the array may have moved */
         nm_arena_rewind(r->arena, m);
-        bool shared = i > first && t->nodes[i - 1].out == nd->out; /* an in-place operator continues the same value */
+        bool shared = i > 0 && t->nodes[i - 1].out == nd->out; /* an in-place operator continues the same value */
         if (nd->out && nd->out->data && !nd->out->keep && !shared) {
             give_chunk(t, nd->out->data);
             nd->out->data = NULL;
         }
     }
-    t->n = first;
-}
-
-void nm_backward(nm_run *r) { run_from(r, 0); }
-
-/* ---- checkpointing ---- */
-
-typedef struct ckpt { nm_tensor x, y; nm_block_fn *fn; const void *arg; nm_rng rng; } ckpt;
-
-static void ckpt_backward(nm_run *r, void *saved)
-{
-    ckpt *c = saved;
-    nm_tape *t = r->tape;
-    size_t first = t->n;
-    nm_rng rng = r->rng;
-    r->rng = c->rng;
-    nm_tensor y = c->fn(r, c->x, c->arg);
-    r->rng = rng;
-    const float *dy = nm_grad_read(&c->y);
-    float *inner = y.data && y.grad ? nm_grad_data(r, &y) : NULL;
-    if (inner && dy)
-        for (int64_t i = 0, n = nm_numel(&y); i < n; i++)
-            inner[i] += dy[i];
-    run_from(r, first);
-}
-
-nm_tensor nm_checkpoint(nm_run *r, nm_tensor x, nm_block_fn *fn, const void *arg, size_t arg_bytes, bool weights_want)
-{
-    if (!r->tape || !(x.grad || weights_want))
-        return fn(r, x, arg);
-    nm_tape *tape = r->tape;
-    nm_rng rng = r->rng;
-    /* The result must outlive what the block carves: its place is reserved first. */
-    nm_tensor y = nm_new(r, NM_F32, (nm_shape){ x.ndim, { x.shape[0], x.shape[1], x.shape[2], x.shape[3], x.shape[4], x.shape[5] } });
-    void *own = nm_save_(r, arg, arg_bytes);
-    if (!y.data || (arg_bytes && !own))
-        return (nm_tensor){ 0 };
-    nm_arena_mark m = nm_arena_get_mark(r->arena);
-    r->tape = NULL;
-    nm_tensor plain = x;
-    plain.grad = NULL;
-    nm_tensor t = fn(r, plain, own);
-    r->tape = tape;
-    if (!t.data)
-        return t;
-    if (!nm_same_shape(&t, &y) || t.dtype != NM_F32 || !nm_is_contiguous(&t))
-        return nm_run_fail(r, NOEMA_E_INTERNAL, "checkpoint: a block must keep its input's shape, f32");
-    memcpy(y.data, t.data, (size_t)nm_numel(&y) * sizeof(float));
-    nm_arena_rewind(r->arena, m);
-    NM_RECORD(r, y, ckpt_backward, ckpt, x, y, fn, own, rng);
-    return y;
+    t->n = 0;
 }

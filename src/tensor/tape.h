@@ -21,7 +21,6 @@ typedef struct nm_tape nm_tape;
 nm_tape *nm_tape_new(void);
 void nm_tape_free(nm_tape *t);
 void nm_tape_clear(nm_tape *t); /* forgets the records, gives gradients of activations back, keeps the memory */
-size_t nm_tape_peak_bytes(const nm_tape *t);
 
 /* Whether an operator must record: a tape is on and the tensor (or weight) wants a gradient. */
 static inline bool nm_wants(const nm_run *r, const nm_tensor *t) { return r->tape && t->grad; }
@@ -47,10 +46,5 @@ const float *nm_grad_read(const nm_tensor *t);
 
 /* Runs the records in reverse. The caller has filled the gradients of the outputs (nm_grad_data). */
 void nm_backward(nm_run *r);
-
-/* Activation checkpointing: fn is run now without recording; its backward runs it again with a tape of its own. in[i] and *out are
- * contiguous. The block's weights collect gradients as usual. Random numbers are replayed from the same generator state. */
-typedef nm_tensor nm_block_fn(nm_run *r, nm_tensor x, const void *arg);
-nm_tensor nm_checkpoint(nm_run *r, nm_tensor x, nm_block_fn *fn, const void *arg, size_t arg_bytes, bool weights_want);
 
 #endif
