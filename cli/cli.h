@@ -169,6 +169,16 @@ bool cli_npy_append_open(cli_npy_out *o, const char *path, const char *type, int
 bool cli_npy_rows(cli_npy_out *o, const void *rows, size_t n, noema_error *err);
 bool cli_npy_finish(cli_npy_out *o, noema_error *err); /* fsync and close */
 
+/* ---- .csv (csv.c) ---- */
+
+/* Results as records (RFC 4180), each flushed when it is complete. A file that is there already is gone on with: a half written last
+ * record is cut off, and cli_csv_has() tells whether a record begins with that field. */
+typedef struct cli_csv { FILE *f; const char *path; char **done; size_t n_done; } cli_csv;
+bool cli_csv_open(cli_csv *csv, cli *c, const char *path, const char *header); /* false: a message was printed */
+bool cli_csv_has(const cli_csv *csv, const char *first);
+void cli_csv_row(cli_csv *csv, const char *const *fields, size_t n);
+bool cli_csv_close(cli_csv *csv); /* false: something could not be written */
+
 /* ---- models (model.c) ---- */
 
 /* The context with --threads; NULL after a message. Freed by cli_free(). */

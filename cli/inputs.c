@@ -38,7 +38,7 @@ static bool has_extension(const char *name, const char *const *list)
 
 static bool wanted(const char *name, unsigned flags)
 {
-    static const char *const pictures[] = { "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", NULL };
+    static const char *const pictures[] = { "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "avif", "heic", "heif", NULL };
     static const char *const arrays[] = { "npy", NULL };
     return has_extension(name, pictures) || (flags & CLI_IN_ROWS && has_extension(name, arrays));
 }

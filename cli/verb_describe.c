@@ -12,6 +12,7 @@ static const cli_option options[] = {
     { "caption", 0, CLI_STRING, "TEXT", "start from this text" },
     { "caption-model", 0, CLI_STRING, "MODEL", "start from the caption of this model (greedy, 32 new ids, no prompt)" },
     { "lists", 0, CLI_STRING, "DIR", "artists.txt, flavors.txt, mediums.txt, movements.txt, negative.txt (noema's own short lists)" },
+    { "language", 0, CLI_STRING, "en|ko", "language of noema's own lists and of the words around names (en)" },
     { "max-flavors", 0, CLI_INT, "N", "phrases at the most (32; classic 3)" },
     { "min-flavors", 0, CLI_INT, "N", "steps that may make it worse (8)" },
     { "chunk-size", 0, CLI_INT, "N", "(2048)" },
@@ -19,7 +20,7 @@ static const cli_option options[] = {
     { "compat", 0, CLI_FLAG, NULL, "upstream's lossy ranking and its sign in negative mode" },
     { "analyze", 0, CLI_FLAG, NULL, "add the best 5 of each list" },
     { "cache", 0, CLI_STRING, "DIR", "read and write upstream's MODEL_TABLE.safetensors" },
-    { "csv", 0, CLI_STRING, "FILE", "also write image,prompt as CSV" },
+    { "csv", 0, CLI_STRING, "FILE", "also write image,prompt as CSV; pictures that FILE has already are left out" },
     { "recursive", 'r', CLI_FLAG, NULL, "descend into folders" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
@@ -30,7 +31,7 @@ typedef struct job {
     noema_session *s, *caption_session;
     noema_describer *d;
     noema_describe_mode mode;
-    FILE *csv;
+    cli_csv csv;
     cli_progress bar;
     bool bar_open;
 } job;
@@ -76,6 +77,7 @@ static int open_all(job *j)
     noema_describer_options_default(&o);
     o.lists = cli_str(j->c, "lists", NULL);
     o.cache = cli_str(j->c, "cache", NULL);
+    o.language = cli_str(j->c, "language", "en");
     o.model_name = cli_str(j->c, "model", NULL);
     o.chunk_size = (int)cli_int(j->c, "chunk-size", o.chunk_size);
     o.flavor_intermediate_count = (int)cli_int(j->c, "flavor-intermediate-count", o.flavor_intermediate_count);
@@ -86,22 +88,6 @@ static int open_all(job *j)
     if (j->bar_open)
         cli_progress_end(&j->bar);
     return s == NOEMA_OK ? CLI_OK : s == NOEMA_E_ARGUMENT ? cli_usage(j->c, "%s", err.message) : cli_fatal(j->c, &err);
-}
-
-/* RFC 4180: quotes where the field needs them. */
-static void csv_field(FILE *f, const char *s)
-{
-    if (!strpbrk(s, ",\"\r\n")) {
-        fputs(s, f);
-        return;
-    }
-    fputc('"', f);
-    for (; *s; s++) {
-        if (*s == '"')
-            fputc('"', f);
-        fputc(*s, f);
-    }
-    fputc('"', f);
 }
 
 static bool put_analysis(job *j, const noema_picture *p, cli_buf *line, noema_error *err)
@@ -183,13 +169,8 @@ static bool one(job *j, const cli_input *in, cli_buf *line, noema_error *err)
         ok = !cli_flag(j->c, "analyze") || put_analysis(j, &p, line, err);
         cli_puts(line, "}");
     }
-    if (ok && j->csv) {
-        csv_field(j->csv, in->name);
-        fputc(',', j->csv);
-        csv_field(j->csv, prompt);
-        fputc('\n', j->csv);
-        fflush(j->csv);
-    }
+    if (ok && j->csv.f)
+        cli_csv_row(&j->csv, (const char *const[]){ in->name, prompt }, 2);
     if (rows)
         cli_npy_close(&a);
     free(caption);
@@ -203,13 +184,19 @@ static void all_inputs(job *j)
     cli_buf line = { 0 };
     cli_input in;
     cli_progress bar;
-    int64_t seen = 0;
+    int64_t seen = 0, skipped = 0;
     bool recursive = cli_flag(c, "recursive");
     cli_inputs *list = cli_inputs_open(c, c->inputs, c->n_inputs, recursive, CLI_IN_ROWS);
     cli_progress_begin(&bar, c, "images", c->err_tty && !c->quiet ? cli_inputs_count(c, c->inputs, c->n_inputs, recursive, CLI_IN_ROWS) : -1);
     while (cli_inputs_next(list, &in)) {
         noema_error err = NOEMA_ERROR_INIT;
         line.len = 0;
+        if (j->csv.f && cli_csv_has(&j->csv, in.name)) {
+            cli_input_free(&in);
+            cli_progress_set(&bar, ++seen);
+            skipped++;
+            continue;
+        }
         if (one(j, &in, &line, &err)) {
             cli_emit(&line);
             c->n_done++;
@@ -223,6 +210,8 @@ static void all_inputs(job *j)
     cli_progress_end(&bar);
     cli_inputs_close(list);
     cli_buf_free(&line);
+    if (skipped)
+        cli_say(c, "%lld pictures are in %s already", (long long)skipped, j->csv.path);
 }
 
 static int run(cli *c)
@@ -237,18 +226,13 @@ static int run(cli *c)
     if (j.mode != NOEMA_DESCRIBE_NEGATIVE && !(caption && caption[0]) && !cli_str(c, "caption-model", NULL))
         return cli_usage(c, "--mode %s needs a caption to start from: --caption TEXT or --caption-model MODEL", mode);
     int code = open_all(&j);
-    if (code == CLI_OK && csv) {
-        if (!(j.csv = fopen(csv, "we"))) {
-            cli_warn(c, "%s: cannot create", csv);
-            code = CLI_NOTHING_DONE;
-        } else
-            fputs("image,prompt\n", j.csv);
-    }
+    if (code == CLI_OK && csv && !cli_csv_open(&j.csv, c, csv, "image,prompt"))
+        code = CLI_NOTHING_DONE;
     if (code == CLI_OK) {
         all_inputs(&j);
         code = cli_exit(c);
     }
-    if (j.csv && fclose(j.csv) != 0) {
+    if (!cli_csv_close(&j.csv)) {
         cli_warn(c, "%s: cannot write", csv);
         code = CLI_NOTHING_DONE;
     }

@@ -24,10 +24,11 @@ typedef struct noema_describer_options {
     int chunk_size;           /* 2048 */
     int flavor_intermediate_count; /* 2048 */
     int compat;               /* 1: upstream's lossy two-stage ranking and its sign in negative mode */
+    const char *language;     /* "en" (NULL) or "ko": of noema's own lists, and of what is said around the names of artists and sites */
     /* progress of building the tables: labels done and all; non-zero stops */
     int (*progress)(void *user, size_t done, size_t total);
     void *progress_user;
-    void *reserved[8];
+    void *reserved[7];
 } noema_describer_options;
 
 NOEMA_API void noema_describer_options_default(noema_describer_options *o);

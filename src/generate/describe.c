@@ -38,27 +38,24 @@ void noema_describer_options_default(noema_describer_options *o)
 static const char *const sites[] = { "Artstation", "behance", "cg society", "cgsociety", "deviantart", "dribbble", "flickr", "instagram", "pexels",
                                      "pinterest", "pixabay", "pixiv", "polycount", "reddit", "shutterstock", "tumblr", "unsplash", "zbrush central" };
 
-static bool add_trendings(nm_labels *l)
+static bool add_trendings(nm_labels *l, const nm_list_form *forms)
 {
-    static const struct { const char *front, *back; } forms[] = { { "", "" }, { "trending on ", "" }, { "featured on ", "" }, { "", " contest winner" } };
     bool ok = true;
-    for (size_t f = 0; f < 4; f++)
-        for (size_t i = 0; ok && i < sizeof sites / sizeof *sites; i++) {
-            char *t = nm_sprintf("%s%s", sites[i], forms[f].back);
-            ok = t && nm_labels_add(l, forms[f].front, t, strlen(t));
-            free(t);
-        }
+    for (const nm_list_form *f = forms; f->front; f++)
+        for (size_t i = 0; ok && i < sizeof sites / sizeof *sites; i++)
+            ok = nm_labels_add(l, f->front, sites[i], strlen(sites[i]), f->back);
     return ok;
 }
 
-static bool add_table(nm_labels *l, int table, const char *text, size_t size)
+static bool add_table(nm_labels *l, int table, const nm_lists *lists, const char *text, size_t size)
 {
-    if (table == ARTISTS)
-        return nm_labels_add_lines(l, "by ", text, size) && nm_labels_add_lines(l, "inspired by ", text, size);
-    return nm_labels_add_lines(l, "", text, size);
+    bool ok = table == ARTISTS || nm_labels_add_lines(l, "", text, size, "");
+    for (const nm_list_form *f = lists->artists; table == ARTISTS && ok && f->front; f++)
+        ok = nm_labels_add_lines(l, f->front, text, size, f->back);
+    return ok;
 }
 
-static noema_status load_table(noema_describer *d, int table, noema_error *err)
+static noema_status load_table(noema_describer *d, int table, const nm_lists *lists, noema_error *err)
 {
     nm_labels *l = &d->table[table];
     char *path = NULL, *text = NULL, file[64];
@@ -67,14 +64,14 @@ static noema_status load_table(noema_describer *d, int table, noema_error *err)
     noema_status s = NOEMA_OK;
     l->name = table_names[table];
     if (table == TRENDINGS)
-        ok = add_trendings(l);
+        ok = add_trendings(l, lists->sites);
     else if (!d->o.lists)
-        ok = add_table(l, table, nm_builtin_lists[table], strlen(nm_builtin_lists[table]));
+        ok = add_table(l, table, lists, lists->text[table], strlen(lists->text[table]));
     else {
         snprintf(file, sizeof file, "%s.txt", table_names[table]);
         path = nm_path_join(d->o.lists, file);
         s = path ? nm_read_file(&text, &size, path, (size_t)64 << 20, err) : NOEMA_E_MEMORY;
-        ok = s != NOEMA_OK || add_table(l, table, text, size);
+        ok = s != NOEMA_OK || add_table(l, table, lists, text, size);
         if (s == NOEMA_OK && ok && l->n == 0)
             s = nm_fail(err, NOEMA_E_FORMAT, "%s: expected one phrase per line, got an empty file", path);
     }
@@ -98,12 +95,15 @@ noema_status noema_describer_create(noema_describer **out, noema_session *s, con
     noema_status st = !s->model->info.has_image || !s->model->info.has_text
                           ? nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: describing needs a model with an image and a text tower", s->model->name)
                           : d->o.chunk_size < 1 || d->o.flavor_intermediate_count < 0 ? nm_fail(err, NOEMA_E_ARGUMENT, "the chunk size must be at least 1") : NOEMA_OK;
+    const nm_lists *lists = nm_lists_find(d->o.language ? d->o.language : "en");
+    if (st == NOEMA_OK && !lists)
+        st = nm_fail(err, NOEMA_E_ARGUMENT, "no phrase lists in language \"%s\": expected en or ko", d->o.language);
     if (st == NOEMA_OK && !(d->tokenizer = nm_model_tokenizer(s->model, err)))
         st = err && err->code ? err->code : NOEMA_E_MISSING;
     if (st == NOEMA_OK && !(d->tok = noema_tokenizer_scratch_new(d->tokenizer)))
         st = nm_fail(err, NOEMA_E_MEMORY, "out of memory: describer");
     for (int i = 0; st == NOEMA_OK && i < TABLES; i++) {
-        st = load_table(d, i, err);
+        st = load_table(d, i, lists, err);
         total += d->table[i].n;
     }
     for (int i = 0; st == NOEMA_OK && i < TABLES; i++)

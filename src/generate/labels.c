@@ -70,7 +70,7 @@ static void strip(const char **s, size_t *n)
     }
 }
 
-bool nm_labels_add(nm_labels *l, const char *front, const char *text, size_t n)
+bool nm_labels_add(nm_labels *l, const char *front, const char *text, size_t n, const char *back)
 {
     if (l->n == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 256;
@@ -80,11 +80,11 @@ bool nm_labels_add(nm_labels *l, const char *front, const char *text, size_t n)
         l->text = p;
         l->cap = cap;
     }
-    l->text[l->n] = nm_sprintf("%s%.*s", front, (int)n, text);
+    l->text[l->n] = nm_sprintf("%s%.*s%s", front, (int)n, text, back);
     return l->text[l->n] && ++l->n;
 }
 
-bool nm_labels_add_lines(nm_labels *l, const char *front, const char *text, size_t size)
+bool nm_labels_add_lines(nm_labels *l, const char *front, const char *text, size_t size, const char *back)
 {
     nm_buf b = { 0 };
     bool ok = true;
@@ -96,7 +96,7 @@ bool nm_labels_add_lines(nm_labels *l, const char *front, const char *text, size
         const char *s = b.data;
         size_t len = b.len;
         strip(&s, &len);
-        ok = ok && nm_labels_add(l, front, s, len);
+        ok = ok && nm_labels_add(l, front, s, len, back);
         at += n;
         if (at < size)
             at += text[at] == '\r' && at + 1 < size && text[at + 1] == '\n' ? 2 : 1;

@@ -13,9 +13,9 @@ typedef struct nm_labels {
 } nm_labels;
 
 /* Lines of a text: split at LF, CR, CRLF; both ends stripped of Unicode white space; each maximal ill-formed part of the bytes becomes
- * U+FFFD; blank lines and repetitions are kept. `front` is put before each line. */
-bool nm_labels_add_lines(nm_labels *l, const char *front, const char *text, size_t size);
-bool nm_labels_add(nm_labels *l, const char *front, const char *text, size_t n);
+ * U+FFFD; blank lines and repetitions are kept. `front` and `back` are put around each line. */
+bool nm_labels_add_lines(nm_labels *l, const char *front, const char *text, size_t size, const char *back);
+bool nm_labels_add(nm_labels *l, const char *front, const char *text, size_t n, const char *back);
 void nm_labels_free(nm_labels *l);
 
 /* Embeds all labels, or reads CACHE/PREFIX_NAME.safetensors when its hash fits (and writes it when it did not). `done` is added to.

@@ -69,10 +69,20 @@ with tempfile.TemporaryDirectory() as tmp:
     r = describe(*base, "-r", tmp / "images", "--csv", tmp / "desc.csv", code=2)
     check(len(r.stdout.splitlines()) == 4 and "bad.png" in r.stderr, "one bad picture among four")
     check((tmp / "desc.csv").read_text().startswith("image,prompt\n") and len((tmp / "desc.csv").read_text().splitlines()) == 5, "CSV")
+    # a second call goes on: a record cut in the middle is done again, the others are left out
+    whole = (tmp / "desc.csv").read_bytes()
+    (tmp / "desc.csv").write_bytes(whole[:-7])
+    r = describe(*base, "-r", tmp / "images", "--csv", tmp / "desc.csv", code=2)
+    check(len(r.stdout.splitlines()) == 1 and (tmp / "desc.csv").read_bytes() == whole, "CSV goes on")
+    (tmp / "other.csv").write_text("a,b\n")
+    check("image,prompt" in describe(*base, "--csv", tmp / "other.csv", G / im["image"], code=3).stderr, "another CSV is not overwritten")
+    check((tmp / "other.csv").read_text() == "a,b\n", "another CSV is left as it is")
     got = json.loads(describe(*base, "--analyze", G / im["image"]).stdout)
     check(set(got["analysis"]) == {"mediums", "artists", "movements", "trendings", "flavors"} and len(got["analysis"]["flavors"]) == 5, "analysis")
     # noema's own lists
     check(json.loads(describe("--mode", "classic", "--caption", "a thing", G / im["image"]).stdout)["prompt"].startswith("a thing"), "own lists")
+    ko = json.loads(describe("--mode", "classic", "--language", "ko", "--caption", "사진", G / im["image"]).stdout)["prompt"]
+    check(ko.startswith("사진") and any(w in ko for w in (" 작품", " 화풍")), f"Korean lists: {ko}")
     describe("--mode", "best", G / im["image"], code=1)
     check("artists.txt" in describe("--lists", tmp / "none", "--caption", "x", G / im["image"], code=3).stderr, "a missing list is named")
 print(f"{checks} checks passed")

@@ -30,10 +30,10 @@ static void test_lists(void **state)
         snprintf(path, sizeof path, DIR "data/%s.txt", names[i]);
         assert_int_equal(nm_read_file(&text, &size, path, 1 << 20, &err), NOEMA_OK);
         if (i == 0) {
-            assert_true(nm_labels_add_lines(&l, "by ", text, size));
-            assert_true(nm_labels_add_lines(&l, "inspired by ", text, size));
+            assert_true(nm_labels_add_lines(&l, "by ", text, size, ""));
+            assert_true(nm_labels_add_lines(&l, "inspired by ", text, size, ""));
         } else
-            assert_true(nm_labels_add_lines(&l, "", text, size));
+            assert_true(nm_labels_add_lines(&l, "", text, size, ""));
         json_t *want = nm_json_get(j, names[i]);
         assert_int_equal(l.n, json_array_size(want));
         for (size_t k = 0; k < l.n; k++)
