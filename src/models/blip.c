@@ -265,20 +265,45 @@ nm_tensor nm_blip_itm(nm_run *r, const nm_blip *m, nm_tensor states, const nm_te
     return nm_linear(r, x, &m->itm_head, (nm_epilogue){ .f32 = true });
 }
 
+static nm_tensor nlvr(nm_run *r, const nm_blip *m, nm_med_rows *l, const nm_med_context pair[2])
+{
+    nm_tensor x = nm_med_first(r, multimodal(r, m, l, pair), l);
+    x = nm_linear(r, x, &m->cls_head[0], (nm_epilogue){ .act = NM_ACT_RELU, .f32 = true });
+    return nm_linear(r, x, &m->cls_head[1], (nm_epilogue){ .f32 = true });
+}
+
+static bool nlvr_rows(nm_run *r, const nm_blip *m, nm_med_rows *l, const nm_texts *texts, int32_t first)
+{
+    if (!m->cfg.nlvr)
+        nm_run_fail(r, NOEMA_E_UNSUPPORTED, "this checkpoint does not compare two pictures (cls_head)");
+    return nm_run_ok(r) && nm_med_layout(r, l, texts, first, m->base.context_length);
+}
+
 nm_tensor nm_blip_nlvr(nm_run *r, const nm_blip *m, nm_tensor states, const nm_texts *texts, int32_t first)
 {
     nm_med_rows l;
-    if (!m->cfg.nlvr)
-        return nm_run_fail(r, NOEMA_E_UNSUPPORTED, "this checkpoint does not compare two pictures (cls_head)");
-    if (!nm_run_ok(r) || !nm_med_layout(r, &l, texts, first, m->base.context_length))
+    if (!nlvr_rows(r, m, &l, texts, first))
         return (nm_tensor){ 0 };
     int64_t queries[2] = { 0, l.rows }, keys[2] = { 0, states.data ? states.shape[1] : 0 };
     nm_med_context pair[2];
     for (int i = 0; i < 2; i++)
         pair[i] = (nm_med_context){ .states = one_state(states, i), .n = 1, .q_offsets = queries, .k_offsets = keys };
-    nm_tensor x = nm_med_first(r, multimodal(r, m, &l, pair), &l);
-    x = nm_linear(r, x, &m->cls_head[0], (nm_epilogue){ .act = NM_ACT_RELU, .f32 = true });
-    return nm_linear(r, x, &m->cls_head[1], (nm_epilogue){ .f32 = true });
+    return nlvr(r, m, &l, pair);
+}
+
+nm_tensor nm_blip_nlvr_pairs(nm_run *r, const nm_blip *m, nm_tensor states, const nm_texts *texts, int32_t first)
+{
+    nm_med_rows l;
+    if (!states.data || !nlvr_rows(r, m, &l, texts, first))
+        return (nm_tensor){ 0 };
+    int64_t n = l.n, tokens = states.shape[1], width = states.shape[2];
+    const int64_t *keys = nm_every_row(r, n + 1, tokens, 0);
+    nm_med_context pair[2];
+    for (int i = 0; i < 2; i++) {
+        nm_tensor x = nm_gather_rows(r, nm_reshape(states, NM_SHAPE(2 * n, tokens * width)), nm_every_row(r, n, 2, i), n);
+        pair[i] = (nm_med_context){ .states = nm_reshape(x, NM_SHAPE(n * tokens, width)), .n = n, .q_offsets = l.offsets, .k_offsets = keys };
+    }
+    return nlvr(r, m, &l, pair);
 }
 
 nm_tensor nm_blip_questions(nm_run *r, const nm_blip *m, nm_tensor states, const nm_texts *questions, int32_t first, nm_med_rows *l)

@@ -60,6 +60,8 @@ nm_tensor nm_blip_image_features(nm_run *r, const nm_blip *m, nm_tensor states);
 nm_tensor nm_blip_itm(nm_run *r, const nm_blip *m, nm_tensor states, const nm_texts *texts, int32_t first);
 /* NLVR2 logits f32 [texts, 2] of the pair states [2, tokens, vision width]. */
 nm_tensor nm_blip_nlvr(nm_run *r, const nm_blip *m, nm_tensor states, const nm_texts *texts, int32_t first);
+/* The same of one pair for each text: states [2 texts, tokens, vision width], the pictures of a pair are neighbours. */
+nm_tensor nm_blip_nlvr_pairs(nm_run *r, const nm_blip *m, nm_tensor states, const nm_texts *texts, int32_t first);
 /* Question states f32 [rows, width], question i about picture i; *rows says where they are. */
 nm_tensor nm_blip_questions(nm_run *r, const nm_blip *m, nm_tensor states, const nm_texts *questions, int32_t first, nm_med_rows *rows);
 

@@ -213,36 +213,17 @@ static nm_tensor look(nm_run *r, nm_tensor x, const nm_med_cross_w *w, const pas
     return kv.data ? nm_attention(r, q, nm_cols(kv, 0, width), nm_cols(kv, width, 2 * width), p->c->heads, &mask) : kv;
 }
 
-/* Two rows side by side: [n, width], [n, width] -> [n, 2 width]. */
-static nm_tensor beside(nm_run *r, nm_tensor a, nm_tensor b)
-{
-    if (!a.data || !b.data)
-        return (nm_tensor){ 0 };
-    int64_t n = a.shape[0], width = a.shape[1];
-    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(n, 2 * width));
-    for (int64_t i = 0; y.data && i < n; i++) {
-        memcpy((float *)y.data + 2 * i * width, (const float *)a.data + i * width, (size_t)width * sizeof(float));
-        memcpy((float *)y.data + (2 * i + 1) * width, (const float *)b.data + i * width, (size_t)width * sizeof(float));
-    }
-    return y;
-}
-
 static nm_tensor cross_attention(nm_run *r, nm_tensor x, const nm_med_layer_w *w, const pass *p, int index)
 {
     nm_tensor a = look(r, x, &w->cross[0], p, &p->context[0], index);
     if (!p->c->twin)
         return nm_layernorm_f32(r, nm_linear(r, a, &w->cross[0].out, (nm_epilogue){ .residual = &x }), &w->cross_norm, p->c->eps);
-    if (r->tape)
-        return nm_run_fail(r, NOEMA_E_UNSUPPORTED, "training of the two-picture encoder is not supported");
     nm_tensor b = look(r, x, &w->cross[1], p, &p->context[1], index);
     a = nm_linear(r, a, &w->cross[0].out, (nm_epilogue){ .f32 = true });
     b = nm_linear(r, b, &w->cross[1].out, (nm_epilogue){ .f32 = true });
     if (nm_has(&w->merge.weight))
-        return nm_layernorm_f32(r, nm_linear(r, beside(r, a, b), &w->merge, (nm_epilogue){ .residual = &x }), &w->cross_norm, p->c->eps);
-    nm_tensor sum = nm_add(r, a, b);
-    for (int64_t i = 0; sum.data && i < nm_numel(&sum); i++)
-        ((float *)sum.data)[i] *= 0.5f;
-    return nm_layernorm_f32(r, nm_add(r, sum, x), &w->cross_norm, p->c->eps);
+        return nm_layernorm_f32(r, nm_linear(r, nm_beside(r, a, b), &w->merge, (nm_epilogue){ .residual = &x }), &w->cross_norm, p->c->eps);
+    return nm_layernorm_f32(r, nm_add(r, nm_times(r, nm_add(r, a, b), 0.5f), x), &w->cross_norm, p->c->eps);
 }
 
 static nm_tensor one_layer(nm_run *r, nm_tensor x, const nm_med_layer_w *w, const pass *p, int index)

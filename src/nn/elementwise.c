@@ -125,6 +125,67 @@ nm_tensor nm_activation(nm_run *r, nm_tensor x, nm_act act)
     return y;
 }
 
+/* ---- y = factor x ---- */
+
+typedef struct times_saved { nm_tensor x, y; float factor; } times_saved;
+
+static void times_backward(nm_run *r, void *saved)
+{
+    times_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y);
+    float *dx = nm_grad_data(r, &s->x);
+    for (int64_t i = 0, n = nm_numel(&s->y); dx && i < n; i++)
+        dx[i] += s->factor * dy[i];
+}
+
+nm_tensor nm_times(nm_run *r, nm_tensor x, float factor)
+{
+    if (!x.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    if (x.dtype != NM_F32 || !nm_is_contiguous(&x))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "times: expected a contiguous f32 tensor");
+    nm_tensor y = nm_new(r, NM_F32, nm_shape_of(&x));
+    for (int64_t i = 0, n = nm_numel(&x); y.data && i < n; i++)
+        ((float *)y.data)[i] = factor * ((const float *)x.data)[i];
+    if (nm_wants(r, &x))
+        NM_RECORD(r, y, times_backward, times_saved, x, y, factor);
+    return y;
+}
+
+/* ---- y = [a b] ---- */
+
+typedef struct beside_saved { nm_tensor a, b, y; int64_t rows, m, n; } beside_saved;
+
+static void beside_backward(nm_run *r, void *saved)
+{
+    beside_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y);
+    float *da = nm_grad_data(r, &s->a), *db = nm_grad_data(r, &s->b);
+    for (int64_t i = 0; i < s->rows; i++, dy += s->m + s->n) {
+        if (da)
+            r->kn->elementwise.add(s->m, da + i * s->m, dy, da + i * s->m);
+        if (db)
+            r->kn->elementwise.add(s->n, db + i * s->n, dy + s->m, db + i * s->n);
+    }
+}
+
+nm_tensor nm_beside(nm_run *r, nm_tensor a, nm_tensor b)
+{
+    if (!a.data || !b.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    if (a.ndim != 2 || b.ndim != 2 || a.shape[0] != b.shape[0] || a.dtype != NM_F32 || b.dtype != NM_F32 || !nm_is_contiguous(&a) || !nm_is_contiguous(&b))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "beside: expected contiguous f32 [rows, m] and [rows, n]");
+    int64_t rows = a.shape[0], m = a.shape[1], n = b.shape[1];
+    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(rows, m + n));
+    for (int64_t i = 0; y.data && i < rows; i++) {
+        memcpy((float *)y.data + i * (m + n), (const float *)a.data + i * m, (size_t)m * sizeof(float));
+        memcpy((float *)y.data + i * (m + n) + m, (const float *)b.data + i * n, (size_t)n * sizeof(float));
+    }
+    if (nm_wants(r, &a) || nm_wants(r, &b))
+        NM_RECORD(r, y, beside_backward, beside_saved, a, b, y, rows, m, n);
+    return y;
+}
+
 /* ---- y = (dtype)x ---- */
 
 typedef struct cast_saved { nm_tensor x, y; int64_t rows, cols, ld; } cast_saved;

@@ -58,6 +58,9 @@ nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size);
 
 /* Element-wise and row operators on f32 tensors of one shape. */
 nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b);
+nm_tensor nm_times(nm_run *r, nm_tensor x, float factor);
+/* [rows, m], [rows, n] -> [rows, m + n]. */
+nm_tensor nm_beside(nm_run *r, nm_tensor a, nm_tensor b);
 nm_tensor nm_activation(nm_run *r, nm_tensor x, nm_act act);
 nm_tensor nm_cast(nm_run *r, nm_tensor x, nm_dtype dtype);
 nm_tensor nm_scale_columns(nm_run *r, nm_tensor x, const nm_weight *gamma); /* x[.., c] * gamma[c] */
