@@ -6,18 +6,16 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "models/handle.h"
 #include "noema/train.h"
-#include "train/dataset.h"
+#include "train/features.h"
 #include "train/softmax.h"
 
-enum { MAX_CLASSES = 1 << 16, SWEEP_ITERATIONS = 1000, FIT_ITERATIONS = 10000, CHUNK = 256, STEPS = 96, COARSE = 16 };
+enum { SWEEP_ITERATIONS = 1000, FIT_ITERATIONS = 10000, STEPS = 96, COARSE = 16 };
 
 typedef struct part {
-    nm_dataset *rows;
+    nm_labelled of;
     int64_t n;
     float *x;         /* [n, dim] */
-    int64_t *label;   /* [n], numbers of the training file */
     int64_t *pick;    /* rows with features */
     int64_t n_pick;
 } part;
@@ -41,97 +39,37 @@ static void say(const probe *p, const char *text)
 
 static void free_part(part *a)
 {
-    nm_dataset_free(a->rows);
+    nm_labelled_free(&a->of);
     free(a->x);
-    free(a->label);
     free(a->pick);
 }
 
 /* ---- rows ---- */
 
-/* The number of row i's class in the training file, or -1: names are matched by name. */
-static int64_t class_of(const probe *p, const part *a, int64_t i)
-{
-    int64_t label = nm_dataset_label(a->rows, i);
-    const char *name = a == &p->val ? nm_dataset_label_name(a->rows, label) : NULL;
-    if (!name)
-        return label < p->classes ? label : -1;
-    for (int64_t k = 0; nm_dataset_label_name(p->train.rows, k); k++)
-        if (strcmp(nm_dataset_label_name(p->train.rows, k), name) == 0)
-            return k;
-    return -1;
-}
-
-static noema_status read_labels(probe *p, part *a)
-{
-    for (int64_t i = 0; i < a->n; i++) {
-        a->label[i] = class_of(p, a, i);
-        if (nm_dataset_label(a->rows, i) < 0)
-            return nm_fail(p->err, NOEMA_E_FORMAT, "%s: row %lld has no label", nm_dataset_source(a->rows), (long long)i);
-        if (a->label[i] < 0)
-            return nm_fail(p->err, NOEMA_E_MISMATCH, "%s: row %lld: its label is none of the %lld classes of %s", nm_dataset_source(a->rows), (long long)i,
-                           (long long)p->classes, nm_dataset_source(p->train.rows));
-    }
-    return NOEMA_OK;
-}
-
 static noema_status open_part(probe *p, part *a, const char *path)
 {
-    const nm_model *m = p->session->model->m;
-    int64_t shape[3];
-    noema_status s = nm_dataset_open(&a->rows, path, p->o->img_key, NULL, p->err);
+    noema_status s = nm_labelled_open(&a->of, path, p->o->img_key, a == &p->train ? NULL : &p->train.of, p->session->model, p->err);
     if (s != NOEMA_OK)
         return s;
-    a->n = nm_dataset_count(a->rows);
-    if (a->n < 1)
-        return nm_fail(p->err, NOEMA_E_FORMAT, "%s: no rows", path);
-    if (nm_dataset_image(a->rows, 0, shape) && (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width))
-        return nm_fail(p->err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", path, (long long)shape[0],
-                       (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
-    if (a == &p->train)
-        p->classes = nm_dataset_classes(a->rows);
-    if (a == &p->train && (p->classes < 2 || p->classes > MAX_CLASSES))
-        return nm_fail(p->err, NOEMA_E_FORMAT, "%s: %lld classes; a probe needs `label` with 2 to %d", path, (long long)p->classes, MAX_CLASSES);
+    a->n = a->of.n;
+    p->classes = p->train.of.classes;
     if ((size_t)a->n > SIZE_MAX / sizeof(float) / (size_t)p->dim || !(a->x = nm_malloc_array((size_t)(a->n * p->dim), sizeof *a->x)) ||
-        !(a->label = nm_malloc_array((size_t)a->n, sizeof *a->label)) || !(a->pick = nm_malloc_array((size_t)a->n, sizeof *a->pick)))
+        !(a->pick = nm_malloc_array((size_t)a->n, sizeof *a->pick)))
         return nm_fail(p->err, NOEMA_E_MEMORY, "%s: out of memory: %lld rows of %lld features", path, (long long)a->n, (long long)p->dim);
-    return read_labels(p, a);
-}
-
-/* Features of rows [first, first + n); a row that fails is reported and not picked. */
-static noema_status some_features(probe *p, part *a, int64_t first, int64_t n)
-{
-    const char *paths[CHUNK];
-    noema_error *errors = calloc((size_t)n, sizeof *errors);
-    float *out = a->x + first * p->dim;
-    int64_t shape[3];
-    noema_status s = errors ? NOEMA_OK : nm_fail(p->err, NOEMA_E_MEMORY, "out of memory");
-    if (s == NOEMA_OK && nm_dataset_path(a->rows, first)) {
-        for (int64_t i = 0; i < n; i++)
-            paths[i] = nm_dataset_path(a->rows, first + i);
-        s = noema_embed_image_files(p->session, (size_t)n, paths, NOEMA_FEATURES, out, errors, p->err);
-    } else if (s == NOEMA_OK)
-        s = noema_embed_tensors(p->session, (size_t)n, nm_dataset_image(a->rows, first, shape), NOEMA_FEATURES, out, p->err);
-    for (int64_t i = 0; s == NOEMA_OK && i < n; i++) {
-        bool finite = true;
-        for (int64_t k = 0; k < p->dim; k++)
-            finite = finite && isfinite(out[i * p->dim + k]);
-        if (finite)
-            a->pick[a->n_pick++] = first + i;
-        else if (errors[i].code == NOEMA_OK)
-            s = nm_fail(p->err, NOEMA_E_FORMAT, "%s: row %lld: its features are not finite", nm_dataset_source(a->rows), (long long)(first + i));
-        else if (p->o->failed)
-            p->o->failed(p->o->failed_user, nm_dataset_path(a->rows, first + i), &errors[i]);
-    }
-    free(errors);
-    return s;
+    return NOEMA_OK;
 }
 
 static noema_status features(probe *p, part *a, const char *path)
 {
+    bool ok[NM_FEATURE_ROWS];
     noema_status s = open_part(p, a, path);
-    for (int64_t i = 0; s == NOEMA_OK && i < a->n; i += CHUNK)
-        s = some_features(p, a, i, a->n - i < CHUNK ? a->n - i : CHUNK);
+    for (int64_t i = 0; s == NOEMA_OK && i < a->n; i += NM_FEATURE_ROWS) {
+        int64_t n = a->n - i < NM_FEATURE_ROWS ? a->n - i : NM_FEATURE_ROWS;
+        s = nm_labelled_features(&a->of, p->session, i, n, a->x + i * p->dim, ok, p->o->failed, p->o->failed_user, p->err);
+        for (int64_t k = 0; s == NOEMA_OK && k < n; k++)
+            if (ok[k])
+                a->pick[a->n_pick++] = i + k;
+    }
     if (s == NOEMA_OK && a->n_pick == 0)
         s = nm_fail(p->err, NOEMA_E_FORMAT, "%s: none of the %lld rows could be read", path, (long long)a->n);
     return s;
@@ -141,7 +79,7 @@ static noema_status features(probe *p, part *a, const char *path)
 
 static nm_softmax_data data_of(const probe *p, const part *a, const int64_t *pick, int64_t n)
 {
-    return (nm_softmax_data){ .x = a->x, .label = a->label, .pick = pick, .rows = n, .dim = p->dim, .classes = p->classes, .pool = p->session->model->ctx->pool };
+    return (nm_softmax_data){ .x = a->x, .label = a->of.label, .pick = pick, .rows = n, .dim = p->dim, .classes = p->classes, .pool = p->session->model->ctx->pool };
 }
 
 /* Shuffles the training rows; every fifth of a class goes to the end. Returns how many stay in front, 0: out of memory. */
@@ -158,7 +96,7 @@ static int64_t hold_out(const probe *p, int64_t *order)
         order[k] = t;
     }
     for (int64_t i = 0; seen && out && i < a->n_pick; i++) {
-        if (seen[a->label[order[i]]]++ % 5 == 4)
+        if (seen[a->of.label[order[i]]]++ % 5 == 4)
             out[held++] = order[i];
         else
             order[kept++] = order[i];
@@ -322,9 +260,6 @@ noema_status noema_probe(noema_session *session, const noema_probe_options *o, n
     if (!(o->C >= 0) || isinf(o->C))
         return nm_fail(p.err, NOEMA_E_ARGUMENT, "C %g: expected a number above 0, or 0 for a sweep", o->C);
     p.dim = noema_model_feature_dim(session->model);
-    if (p.dim < 1)
-        return nm_fail(p.err, NOEMA_E_UNSUPPORTED, "%s: a probe needs a model with image features before the projection (CLIP, SigLIP, CoCa)",
-                       session->model->name);
     *result = (noema_probe_result){ .C = o->C, .val_accuracy = NAN, .dim = p.dim };
     noema_status s = run(&p, result);
     free_part(&p.train);

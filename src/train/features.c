@@ -1,0 +1,142 @@
+/* features.c - see features.h. */
+#include "train/features.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+
+const char *nm_labelled_class(const nm_labelled *l, int64_t k, char *text, size_t size)
+{
+    const char *name = nm_dataset_label_name(l->rows, k);
+    snprintf(text, size, "%lld", (long long)k);
+    return name ? name : text;
+}
+
+/* The number of row i's class in the training file, or -1: names are matched by name. */
+static int64_t class_of(const nm_labelled *l, const nm_labelled *train, int64_t i)
+{
+    int64_t label = nm_dataset_label(l->rows, i);
+    const char *name = train ? nm_dataset_label_name(l->rows, label) : NULL;
+    if (!name)
+        return label < l->classes ? label : -1;
+    for (int64_t k = 0; nm_dataset_label_name(train->rows, k); k++)
+        if (strcmp(nm_dataset_label_name(train->rows, k), name) == 0)
+            return k;
+    return -1;
+}
+
+static noema_status read_labels(nm_labelled *l, const nm_labelled *train, noema_error *err)
+{
+    for (int64_t i = 0; i < l->n; i++) {
+        l->label[i] = class_of(l, train, i);
+        if (nm_dataset_label(l->rows, i) < 0)
+            return nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld has no label", nm_dataset_source(l->rows), (long long)i);
+        if (l->label[i] < 0)
+            return nm_fail(err, NOEMA_E_MISMATCH, "%s: row %lld: its label is none of the %lld classes of %s", nm_dataset_source(l->rows), (long long)i,
+                           (long long)l->classes, nm_dataset_source((train ? train : l)->rows));
+    }
+    return NOEMA_OK;
+}
+
+noema_status nm_labelled_open(nm_labelled *l, const char *path, const char *img_key, const nm_labelled *train, const noema_model *model, noema_error *err)
+{
+    const nm_model *m = model->m;
+    int64_t shape[3];
+    *l = (nm_labelled){ .dim = noema_model_feature_dim(model) };
+    if (l->dim < 1)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: expected a model with image features before the projection (CLIP, SigLIP, CoCa)", model->name);
+    noema_status s = nm_dataset_open(&l->rows, path, img_key, NULL, err);
+    if (s != NOEMA_OK)
+        return s;
+    l->n = nm_dataset_count(l->rows);
+    if (l->n < 1)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: no rows", path);
+    if (nm_dataset_image(l->rows, 0, shape) && (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width))
+        return nm_fail(err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", path, (long long)shape[0],
+                       (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
+    l->classes = train ? train->classes : nm_dataset_classes(l->rows);
+    if (l->classes < 2 || l->classes > NM_MAX_CLASSES)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: %lld classes; a classifier needs `label` with 2 to %d", path, (long long)l->classes, NM_MAX_CLASSES);
+    if (!(l->label = nm_malloc_array((size_t)l->n, sizeof *l->label)))
+        return nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory: labels", path);
+    return read_labels(l, train, err);
+}
+
+void nm_labelled_free(nm_labelled *l)
+{
+    nm_dataset_free(l->rows);
+    free(l->label);
+    *l = (nm_labelled){ 0 };
+}
+
+static bool finite_row(const float *x, int64_t dim)
+{
+    for (int64_t k = 0; k < dim; k++)
+        if (!isfinite(x[k]))
+            return false;
+    return true;
+}
+
+noema_status nm_labelled_features(const nm_labelled *l, noema_session *session, int64_t first, int64_t n, float *out, bool *ok, nm_failed_fn *failed,
+                                  void *user, noema_error *err)
+{
+    const char *paths[NM_FEATURE_ROWS];
+    noema_error *errors = calloc((size_t)n, sizeof *errors);
+    int64_t shape[3];
+    noema_status s = errors ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
+    if (s == NOEMA_OK && nm_dataset_path(l->rows, first)) {
+        for (int64_t i = 0; i < n; i++)
+            paths[i] = nm_dataset_path(l->rows, first + i);
+        s = noema_embed_image_files(session, (size_t)n, paths, NOEMA_FEATURES, out, errors, err);
+    } else if (s == NOEMA_OK)
+        s = noema_embed_tensors(session, (size_t)n, nm_dataset_image(l->rows, first, shape), NOEMA_FEATURES, out, err);
+    for (int64_t i = 0; s == NOEMA_OK && i < n; i++) {
+        ok[i] = finite_row(out + i * l->dim, l->dim);
+        if (!ok[i] && errors[i].code == NOEMA_OK)
+            s = nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld: its features are not finite", nm_dataset_source(l->rows), (long long)(first + i));
+        else if (!ok[i] && failed)
+            failed(user, nm_dataset_path(l->rows, first + i), &errors[i]);
+    }
+    free(errors);
+    return s;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+noema_status nm_labelled_shots(const nm_labelled *l, const int64_t *pick, int64_t n, int64_t shots, uint64_t seed, int64_t *out, int64_t *taken,
+                               noema_error *err)
+{
+    int64_t *order = nm_malloc_array((size_t)n + 1, sizeof *order), *seen = calloc((size_t)l->classes, sizeof *seen);
+    char text[32];
+    nm_rng r;
+    noema_status s = order && seen ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: %lld shots", (long long)shots);
+    nm_rng_init(&r, seed, 0x5407);
+    *taken = 0;
+    for (int64_t i = 0; s == NOEMA_OK && i < n; i++) { /* Fisher-Yates, inside out */
+        int64_t k = (int64_t)nm_rng_below(&r, (uint64_t)i + 1);
+        order[i] = order[k];
+        order[k] = pick[i];
+    }
+    for (int64_t i = 0; s == NOEMA_OK && i < n; i++)
+        if (seen[l->label[order[i]]] < shots) {
+            seen[l->label[order[i]]]++;
+            out[(*taken)++] = order[i];
+        }
+    for (int64_t k = 0; s == NOEMA_OK && k < l->classes; k++)
+        if (seen[k] && seen[k] < shots)
+            s = nm_fail(err, NOEMA_E_ARGUMENT, "%s: class %s has %lld rows, %lld shots were asked for", nm_dataset_source(l->rows),
+                        nm_labelled_class(l, k, text, sizeof text), (long long)seen[k], (long long)shots);
+    if (s == NOEMA_OK)
+        qsort(out, (size_t)*taken, sizeof *out, ascending);
+    free(order);
+    free(seen);
+    return s;
+}
