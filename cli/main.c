@@ -33,6 +33,8 @@
     V(models_pull) \
     V(models_convert) \
     V(models_new) \
+    V(models_average) \
+    V(models_interpolate) \
     V(describe) \
     V(train) \
     V(probe) \

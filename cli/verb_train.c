@@ -2,44 +2,16 @@
 #include <string.h>
 
 #include "cli.h"
-#include "noema/train.h"
+#include "train.h"
 
 static const cli_option options[] = {
-    { "train-data", 0, CLI_STRING, "FILE", "rows: .jsonl, .csv, .tsv (filepath, title) or .safetensors (image, text)" },
-    { "logs", 0, CLI_STRING, "DIR", "folder of runs (logs)" },
-    { "name", 0, CLI_STRING, "NAME", "folder of this run below it (run)" },
-    { "resume", 0, CLI_STRING, "FILE", "go on from an epoch file of ours or open_clip's, or from the run's `latest`" },
-    { "batch-size", 0, CLI_INT, "N", "pairs per micro-batch (64)" },
-    { "accum-freq", 0, CLI_INT, "K", "micro-batches per step; gradients equal those of one batch of K*N (1)" },
-    { "epochs", 0, CLI_INT, "N", "passes over the data (32)" },
-    { "lr", 0, CLI_NUMBER, "X", "learning rate (5e-4)" },
-    { "opt", 0, CLI_STRING, "adamw|sgd|lion", "optimizer (adamw)" },
-    { "beta1", 0, CLI_NUMBER, "X", "(0.9)" },
-    { "beta2", 0, CLI_NUMBER, "X", "(0.98)" },
-    { "eps", 0, CLI_NUMBER, "X", "(1e-6)" },
-    { "momentum", 0, CLI_NUMBER, "X", "of sgd (0.9)" },
-    { "wd", 0, CLI_NUMBER, "X", "weight decay of matrices (0.2)" },
-    { "warmup", 0, CLI_INT, "N", "steps of linear warm-up (10000)" },
-    { "lr-scheduler", 0, CLI_STRING, "cosine|const", "(cosine)" },
-    { "grad-clip-norm", 0, CLI_NUMBER, "X", "clip gradients by their global norm (off)" },
-    { "precision", 0, CLI_STRING, "fp32|amp_bf16", "of the products; weights stay f32 (fp32)" },
-    { "ema-decay", 0, CLI_NUMBER, "D", "keep an average of the weights as well (off)" },
-    { "save-frequency", 0, CLI_INT, "N", "epochs per checkpoint (1)" },
-    { "lock-image", 0, CLI_FLAG, NULL, "the image tower is not trained (LiT)" },
-    { "lock-text", 0, CLI_FLAG, NULL, "the text tower is not trained" },
-    { "siglip", 0, CLI_FLAG, NULL, "sigmoid loss; the model needs a logit_bias" },
-    { "no-shuffle", 0, CLI_FLAG, NULL, "rows in the order of the file" },
-    { "no-augment", 0, CLI_FLAG, NULL, "pictures as in evaluation" },
-    { "csv-img-key", 0, CLI_STRING, "COLUMN", "(filepath)" },
-    { "csv-caption-key", 0, CLI_STRING, "COLUMN", "(title)" },
+#include "train_options.inc"
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
-typedef struct view { cli *c; int64_t failed; double shown, start; int64_t first; } view;
-
 static int on_step(void *user, const noema_train_step *s)
 {
-    view *v = user;
+    cli_train_view *v = user;
     double t = cli_now();
     if (v->first < 0) {
         v->first = s->step;
@@ -60,67 +32,79 @@ static int on_step(void *user, const noema_train_step *s)
 /* Skipped pictures: the first ones are named, all are counted. */
 static void on_failed(void *user, const char *what, const noema_error *why)
 {
-    view *v = user;
+    cli_train_view *v = user;
     if (v->failed++ < 20)
         cli_warn(v->c, "skipped: %s", strstr(why->message, what) ? why->message : what);
+}
+
+void cli_train_read(cli *c, noema_train_options *o, cli_train_view *v)
+{
+    *v = (cli_train_view){ .c = c, .first = -1 };
+    noema_train_options_default(o);
+    o->model = cli_str(c, "model", NULL);
+    o->config = cli_str(c, "config", NULL);
+    o->tokenizer = cli_str(c, "tokenizer", NULL);
+    o->preprocess = cli_str(c, "preprocess", NULL);
+    o->train_data = cli_str(c, "train-data", NULL);
+    o->logs = cli_str(c, "logs", o->logs);
+    o->name = cli_str(c, "name", o->name);
+    o->resume = cli_str(c, "resume", NULL);
+    o->img_key = cli_str(c, "csv-img-key", NULL);
+    o->caption_key = cli_str(c, "csv-caption-key", NULL);
+    o->batch_size = cli_int(c, "batch-size", o->batch_size);
+    o->accum_freq = cli_int(c, "accum-freq", o->accum_freq);
+    o->epochs = cli_int(c, "epochs", o->epochs);
+    o->warmup = cli_int(c, "warmup", o->warmup);
+    o->save_frequency = cli_int(c, "save-frequency", o->save_frequency);
+    o->lr = cli_num(c, "lr", o->lr);
+    o->opt = cli_str(c, "opt", o->opt);
+    o->beta1 = cli_num(c, "beta1", o->beta1);
+    o->beta2 = cli_num(c, "beta2", o->beta2);
+    o->eps = cli_num(c, "eps", o->eps);
+    o->momentum = cli_num(c, "momentum", o->momentum);
+    o->wd = cli_num(c, "wd", o->wd);
+    o->grad_clip_norm = cli_num(c, "grad-clip-norm", o->grad_clip_norm);
+    o->ema_decay = cli_num(c, "ema-decay", o->ema_decay);
+    o->lr_scheduler = cli_str(c, "lr-scheduler", o->lr_scheduler);
+    o->precision = cli_str(c, "precision", o->precision);
+    o->seed = (uint64_t)cli_int(c, "seed", 0);
+    o->lock_image = cli_flag(c, "lock-image");
+    o->lock_text = cli_flag(c, "lock-text");
+    o->siglip = cli_flag(c, "siglip");
+    o->no_shuffle = cli_flag(c, "no-shuffle");
+    o->no_augment = cli_flag(c, "no-augment");
+    o->progress = on_step;
+    o->progress_user = v;
+    o->failed = on_failed;
+    o->failed_user = v;
+}
+
+int cli_train_end(cli *c, noema_status s, const cli_train_view *v, const noema_error *err)
+{
+    if (v->failed)
+        cli_warn(c, "%lld pictures could not be read and were replaced by other rows", (long long)v->failed);
+    if (s == NOEMA_E_CANCELLED) {
+        cli_warn(c, "%s; --resume latest goes on", err->message);
+        return CLI_INTERRUPTED;
+    }
+    if (s != NOEMA_OK)
+        return s == NOEMA_E_ARGUMENT ? cli_usage(c, "%s", err->message) : cli_fatal(c, err);
+    return CLI_OK;
 }
 
 static int run(cli *c)
 {
     noema_train_options o;
     noema_error err = NOEMA_ERROR_INIT;
-    view v = { .c = c, .first = -1 };
-    noema_context *ctx;
-    noema_train_options_default(&o);
-    o.model = cli_str(c, "model", NULL);
-    o.config = cli_str(c, "config", NULL);
-    o.tokenizer = cli_str(c, "tokenizer", NULL);
-    o.preprocess = cli_str(c, "preprocess", NULL);
-    o.train_data = cli_str(c, "train-data", NULL);
-    o.logs = cli_str(c, "logs", o.logs);
-    o.name = cli_str(c, "name", o.name);
-    o.resume = cli_str(c, "resume", NULL);
-    o.img_key = cli_str(c, "csv-img-key", NULL);
-    o.caption_key = cli_str(c, "csv-caption-key", NULL);
-    o.batch_size = cli_int(c, "batch-size", o.batch_size);
-    o.accum_freq = cli_int(c, "accum-freq", o.accum_freq);
-    o.epochs = cli_int(c, "epochs", o.epochs);
-    o.warmup = cli_int(c, "warmup", o.warmup);
-    o.save_frequency = cli_int(c, "save-frequency", o.save_frequency);
-    o.lr = cli_num(c, "lr", o.lr);
-    o.opt = cli_str(c, "opt", o.opt);
-    o.beta1 = cli_num(c, "beta1", o.beta1);
-    o.beta2 = cli_num(c, "beta2", o.beta2);
-    o.eps = cli_num(c, "eps", o.eps);
-    o.momentum = cli_num(c, "momentum", o.momentum);
-    o.wd = cli_num(c, "wd", o.wd);
-    o.grad_clip_norm = cli_num(c, "grad-clip-norm", o.grad_clip_norm);
-    o.ema_decay = cli_num(c, "ema-decay", o.ema_decay);
-    o.lr_scheduler = cli_str(c, "lr-scheduler", o.lr_scheduler);
-    o.precision = cli_str(c, "precision", o.precision);
-    o.seed = (uint64_t)cli_int(c, "seed", 0);
-    o.lock_image = cli_flag(c, "lock-image");
-    o.lock_text = cli_flag(c, "lock-text");
-    o.siglip = cli_flag(c, "siglip");
-    o.no_shuffle = cli_flag(c, "no-shuffle");
-    o.no_augment = cli_flag(c, "no-augment");
-    o.progress = on_step;
-    o.progress_user = &v;
-    o.failed = on_failed;
-    o.failed_user = &v;
+    cli_train_view v;
+    cli_train_read(c, &o, &v);
     if (!o.train_data)
         return cli_usage(c, "expected --train-data FILE");
-    if (!(ctx = cli_context(c)))
+    if (!cli_context(c))
         return CLI_NOTHING_DONE;
-    noema_status s = noema_train(ctx, &o, &err);
-    if (v.failed)
-        cli_warn(c, "%lld pictures could not be read and were replaced by other rows", (long long)v.failed);
-    if (s == NOEMA_E_CANCELLED) {
-        cli_warn(c, "%s; --resume latest goes on", err.message);
-        return CLI_INTERRUPTED;
-    }
-    if (s != NOEMA_OK)
-        return s == NOEMA_E_ARGUMENT ? cli_usage(c, "%s", err.message) : cli_fatal(c, &err);
+    int code = cli_train_end(c, noema_train(c->ctx, &o, &err), &v, &err);
+    if (code != CLI_OK)
+        return code;
     cli_buf line = { 0 };
     cli_puts(&line, "{\"run\":");
     char *folder = cli_text("%s/%s", o.logs, o.name);
