@@ -76,7 +76,9 @@ typedef struct noema_probe_options {
     const char *predictions;  /* .npy, probabilities f32 [n, classes] of val_data, else of the training rows; NaN for unreadable ones; or NULL */
     double C;                 /* 0: swept over 1e-6 .. 1e6 on a fifth of the training rows of each class (arXiv 2103.00020, A.3), then
                                  fitted to all of them */
-    uint64_t seed;            /* of the choice of that fifth */
+    uint64_t seed;            /* of the choice of that fifth, and of the shots */
+    int64_t shots;            /* 0: all training rows; else so many of each class, drawn by seed, seed + 1, ... */
+    int64_t seeds;            /* how many draws of shots (1); accuracies are then means over them */
     void (*message)(void *user, const char *text); /* progress, or NULL */
     void *message_user;
     void (*failed)(void *user, const char *what, const noema_error *why); /* each row that cannot be used */
@@ -84,9 +86,14 @@ typedef struct noema_probe_options {
     void *reserved[16];
 } noema_probe_options;
 
+enum { NOEMA_PROBE_SEEDS = 64 };
 typedef struct noema_probe_result {
     double C, train_accuracy;
-    double val_accuracy;      /* of val_data; without it, of the part held out at the best C; NaN where there is neither */
+    double val_accuracy;      /* of val_data; without it, of the training rows that no shot drew, or of the part held out at the best C;
+                                 NaN where there is none of these */
+    double val_std;           /* sample standard deviation over the seeds; NaN for one */
+    double val_accuracies[NOEMA_PROBE_SEEDS]; /* of each seed, with shots */
+    int64_t seeds;
     double objective;         /* at the minimum */
     int64_t rows, classes, dim, iterations;
     int converged;            /* 0: stopped at 10000 iterations or at the limit of rounding */

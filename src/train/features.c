@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/mem.h"
 #include "base/rng.h"
 
@@ -14,6 +15,15 @@ const char *nm_labelled_class(const nm_labelled *l, int64_t k, char *text, size_
     const char *name = nm_dataset_label_name(l->rows, k);
     snprintf(text, size, "%lld", (long long)k);
     return name ? name : text;
+}
+
+json_t *nm_labelled_names(const nm_labelled *l)
+{
+    char text[32];
+    json_t *list = nm_dataset_label_name(l->rows, 0) ? json_array() : NULL;
+    for (int64_t k = 0; list && k < l->classes; k++)
+        json_array_append_new(list, json_string(nm_labelled_class(l, k, text, sizeof text)));
+    return list;
 }
 
 /* The number of row i's class in the training file, or -1: names are matched by name. */

@@ -32,4 +32,7 @@ noema_status nm_labelled_shots(const nm_labelled *l, const int64_t *pick, int64_
 /* The class's name in the file, else its number; into text [size]. */
 const char *nm_labelled_class(const nm_labelled *l, int64_t k, char *text, size_t size);
 
+/* All names as a JSON list; NULL where labels are numbers. */
+json_t *nm_labelled_names(const nm_labelled *l);
+
 #endif

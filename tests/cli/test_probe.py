@@ -152,6 +152,29 @@ def files(tmp):
     check("classes" in probe("--train-data", train, "--C", 1, code=3), "too many classes")
 
 
+def shots(tmp):
+    r = probe("--train-data", DATA, "--C", C, "--shots", 2, "--seeds", 3, "--out", tmp / "shots.safetensors")
+    check(list(r)[:3] == ["C", "train_accuracy", "val_accuracy"] and r["shots"] == 2 and r["seeds"] == 3, f"keys {r}")
+    each, mean = r["val_accuracies"], r["val_accuracy"]
+    check(len(each) == 3 and abs(sum(each) / 3 - mean) < 1e-12, f"the mean: {r}")
+    check(abs(math.sqrt(sum((x - mean) ** 2 for x in each) / 2) - r["val_accuracy_std"]) < 1e-12, f"the deviation: {r}")
+    # every seed is a run of its own; the head is that of the first
+    for i in range(3):
+        one = probe("--train-data", DATA, "--C", C, "--shots", 2, "--seed", i, "--out", tmp / f"shots{i}.safetensors")
+        check(one["val_accuracy"] == each[i] and one["val_accuracy_std"] is None, f"seed {i}: {one}, {each}")
+    heads = [(tmp / f"shots{x}.safetensors").read_bytes() for x in ("", 0, 1)]
+    check(heads[0] == heads[1] != heads[2], "whose head is written")
+    # 20 rows drawn of 40, the other 20 measured: multiples of 1/20
+    check(all(abs(20 * x - round(20 * x)) < 1e-9 for x in each), f"what is measured without --val-data: {each}")
+    v = probe("--train-data", DATA, "--val-data", DATA, "--C", C, "--shots", 4)
+    check(v["val_accuracy"] == v["train_accuracy"] == WANT["train_accuracy"], f"4 shots are all rows: {v}")
+    check(probe("--train-data", DATA, "--shots", 2)["C"] > 0, "C is swept on the last shot of each class")
+    r = probe("--train-data", DATA, "--C", C, "--shots", 5, code=3)
+    check("class 0 has 4 rows" in r, f"too few rows: {r}")
+    for bad in (["--shots", 0], ["--seeds", 2], ["--shots", 2, "--seeds", 65]):
+        probe("--train-data", DATA, "--C", C, *bad, code=1)
+
+
 def usage():
     probe(code=1)
     probe("--train-data", DATA, "--C", 0, code=1)
@@ -164,5 +187,6 @@ with tempfile.TemporaryDirectory() as t:
     golden(tmp)
     sweep(tmp)
     files(tmp)
+    shots(tmp)
     usage()
 print(f"{checks} checks passed")
