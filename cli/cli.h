@@ -192,6 +192,9 @@ void cli_context_free(cli *c);
 
 /* ---- vectors (vectors.c) ---- */
 
+/* Numbers of one picture: its vectors, one after another. */
+size_t cli_image_floats(const noema_model_info *info);
+
 /* Gets each result in the order of the inputs: v is NULL for one that failed (and has been reported). `name` is NULL for texts.
  * false: stop; err is filled. */
 typedef bool cli_vector_fn(void *user, const char *name, const float *v, noema_error *err);

@@ -62,7 +62,7 @@ noema_collection *cli_collection_open(cli *c, const char *name, unsigned flags, 
 
 /* ---- the model ---- */
 
-static const char *const noted[] = { "tokenizer", "config", "preprocess", "image-size", "activation" };
+static const char *const noted[] = { "tokenizer", "config", "preprocess", "image-size", "activation", "vision", "language-model" };
 static const char *const dtypes[] = { "auto", "f32", "bf16", "f16", "int8" }; /* in the order of noema_dtype */
 
 noema_status cli_note_model(cli *c, noema_collection *col, const noema_model *m, noema_error *err)

@@ -51,6 +51,8 @@ bool cli_model_options(const cli *c, noema_model_options *o)
     o->tokenizer = cli_str(c, "tokenizer", NULL);
     o->config = cli_str(c, "config", NULL);
     o->preprocess = cli_str(c, "preprocess", NULL);
+    o->vision = cli_str(c, "vision", NULL);
+    o->language_model = cli_str(c, "language-model", NULL);
     o->offline = cli_flag(c, "offline");
     o->activation = !strcmp(act, "quickgelu") ? 1 : !strcmp(act, "gelu") ? 2 : 0;
     if (size && !cli_parse_size(size, &o->image_height, &o->image_width)) {

@@ -17,6 +17,8 @@ const cli_option cli_common_options[] = {
     { "offline", 0, CLI_FLAG, NULL, "never open a socket (also HF_HUB_OFFLINE=1)" },
     { "tokenizer", 0, CLI_STRING, "FILE", "tokenizer file or folder, when the checkpoint has none beside it" },
     { "config", 0, CLI_STRING, "FILE", "configuration, when the checkpoint has none beside it" },
+    { "vision", 0, CLI_STRING, "FILE", "BLIP-2: the image encoder, when it is neither in the checkpoint nor beside it" },
+    { "language-model", 0, CLI_STRING, "DIR", "BLIP-2: folder of the language model and its tokenizer" },
     { "preprocess", 0, CLI_STRING, "FILE", "image preprocessing: a file, or openai, hf4_clip, hf5_clip, hf5_siglip, hf5_blip, blip, none" },
     { "image-size", 0, CLI_STRING, "N|HxW", "run at another image size; the position table is resized as the authors do" },
     { "size", 0, CLI_STRING, "S|HxW", "size of the result of a named --preprocess; with a model, its image size" },

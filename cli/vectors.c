@@ -25,10 +25,12 @@ typedef struct batch {
     noema_error *err;
 } batch;
 
+size_t cli_image_floats(const noema_model_info *info) { return (size_t)info->embed_dim * (size_t)info->image_vectors; }
+
 /* Hands each result on, in order; NULL for one that failed. false: the receiver had enough. */
 static bool hand_on(batch *b)
 {
-    size_t dim = (size_t)b->info->embed_dim;
+    size_t dim = cli_image_floats(b->info);
     bool ok = true;
     for (size_t i = 0; i < b->n; i++) {
         bool failed = b->errors[i].code != NOEMA_OK;
@@ -122,7 +124,7 @@ static bool add(batch *b, cli_input *in)
 bool cli_embed_rest(cli *c, noema_session *s, const noema_model_info *info, unsigned flags, cli_inputs *all, int64_t total, cli_vector_fn *fn, void *user,
                     noema_error *err)
 {
-    batch b = { .c = c, .s = s, .info = info, .flags = flags, .fixed = cli_str(c, "batch", NULL) != NULL, .fn = fn, .user = user, .err = err };
+    batch b = { .c = c, .s = s, .info = info, .flags = flags | NOEMA_ALL_VECTORS, .fixed = cli_str(c, "batch", NULL) != NULL, .fn = fn, .user = user, .err = err };
     bool ok = true;
     cli_progress bar;
     cli_input in;
@@ -131,7 +133,7 @@ bool cli_embed_rest(cli *c, noema_session *s, const noema_model_info *info, unsi
     b.in = cli_alloc(b.most, sizeof *b.in);
     b.paths = cli_alloc(b.most, sizeof *b.paths);
     b.errors = cli_alloc(b.most, sizeof *b.errors);
-    b.out = cli_alloc(b.most * (size_t)info->embed_dim, sizeof *b.out);
+    b.out = cli_alloc(b.most * cli_image_floats(info), sizeof *b.out);
     cli_progress_begin(&bar, c, "images", total);
     for (int64_t seen = 0; ok && cli_inputs_next(all, &in); cli_progress_set(&bar, ++seen))
         ok = add(&b, &in);

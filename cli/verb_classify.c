@@ -1,4 +1,5 @@
 /* verb_classify.c - `noema classify`: zero-shot classes of pictures. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -88,7 +89,28 @@ static int by_prob(const void *a, const void *b)
     return x->prob != y->prob ? (x->prob < y->prob ? 1 : -1) : (x->label > y->label) - (x->label < y->label);
 }
 
-typedef struct job { const names *labels; const float *classes; size_t dim, top; float *probs; scored *order; cli_buf line; } job;
+typedef struct job { const names *labels; const float *classes; size_t dim, vectors, top; float *probs; scored *order; cli_buf line; } job;
+
+/* A picture with several vectors: each class takes the one that is nearest to it. */
+static void classify_best(const job *j, const float *v, size_t n)
+{
+    float most = -INFINITY, sum = 0;
+    for (size_t k = 0; k < n; k++) {
+        double best = -INFINITY;
+        for (size_t i = 0; i < j->vectors; i++) {
+            double dot = 0;
+            for (size_t d = 0; d < j->dim; d++)
+                dot += (double)v[i * j->dim + d] * (double)j->classes[k * j->dim + d];
+            best = dot > best ? dot : best;
+        }
+        j->probs[k] = 100.0f * (float)best;
+        most = j->probs[k] > most ? j->probs[k] : most;
+    }
+    for (size_t k = 0; k < n; k++)
+        sum += j->probs[k] = expf(j->probs[k] - most);
+    for (size_t k = 0; k < n; k++)
+        j->probs[k] /= sum;
+}
 
 static bool on_vector(void *user, const char *name, const float *v, noema_error *err)
 {
@@ -96,7 +118,9 @@ static bool on_vector(void *user, const char *name, const float *v, noema_error 
     size_t n = j->labels->n;
     if (!v)
         return true;
-    if (noema_classify(1, v, n, j->classes, j->dim, 100.0f, j->probs, err) != NOEMA_OK)
+    if (j->vectors > 1)
+        classify_best(j, v, n);
+    else if (noema_classify(1, v, n, j->classes, j->dim, 100.0f, j->probs, err) != NOEMA_OK)
         return false;
     for (size_t i = 0; i < n; i++)
         j->order[i] = (scored){ j->probs[i], i };
@@ -121,7 +145,7 @@ static int classify(cli *c, noema_session *s, const noema_model_info *info, cons
     noema_error err = NOEMA_ERROR_INIT;
     size_t n = labels->n, dim = (size_t)info->embed_dim, top = (size_t)cli_int(c, "top", (int64_t)n);
     float *classes = cli_alloc(n * dim, sizeof *classes);
-    job j = { .labels = labels, .classes = classes, .dim = dim, .top = top && top < n ? top : n };
+    job j = { .labels = labels, .classes = classes, .dim = dim, .vectors = (size_t)info->image_vectors, .top = top && top < n ? top : n };
     int code;
     j.probs = cli_alloc(n, sizeof *j.probs);
     j.order = cli_alloc(n, sizeof *j.order);

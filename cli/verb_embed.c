@@ -56,6 +56,9 @@ static void put_header(cli_buf *b, const job *j)
     cli_printf(b, ",\"dim\":%d,\"normalized\":%s}\n", j->info->embed_dim, j->normalize ? "true" : "false");
 }
 
+/* BLIP-2: a picture has several vectors. */
+static bool many(const job *j) { return j->info->image_vectors > 1 && j->c->n_inputs; }
+
 /* {"input":NAME,"row":N}, the row null for a failed input. name NULL: the text t. */
 static void put_entry(cli_buf *b, const char *name, const char *text, size_t n, int64_t row)
 {
@@ -142,7 +145,9 @@ static bool open_out(job *j, noema_error *err)
         snprintf(err->message, sizeof err->message, "%s: expected a new or a regular file", j->path);
         return false;
     }
-    int64_t dims[1] = { j->info->embed_dim }, rows = 0;
+    int64_t dims[2] = { j->info->image_vectors, j->info->embed_dim }, rows = 0;
+    const int64_t *row = many(j) ? dims : dims + 1;
+    int ndim = many(j) ? 2 : 1;
     long bytes = 0;
     j->part = cli_text("%s.part", j->path);
     j->journal_path = cli_text("%s.part.inputs.jsonl", j->path);
@@ -155,7 +160,8 @@ static bool open_out(job *j, noema_error *err)
         j->c->n_done = (size_t)rows;
         j->c->n_failed = j->skip - (size_t)rows;
     }
-    return (resume ? cli_npy_append_open(&j->npy, j->part, "<f4", 1, dims, rows, err) : cli_npy_create(&j->npy, j->part, "<f4", 1, dims, err)) &&
+    return (resume ? cli_npy_append_open(&j->npy, j->part, "<f4", ndim, row, rows, err)
+                   : cli_npy_create(&j->npy, j->part, "<f4", ndim, row, err)) &&
            start_journal(j, bytes, err);
 }
 
@@ -189,8 +195,13 @@ static bool on_vector(void *user, const char *name, const float *v, noema_error 
     cli_puts(&j->line, "{\"input\":");
     cli_put_jsonn(&j->line, name ? name : text, name ? strlen(name) : n);
     cli_printf(&j->line, ",\"modality\":\"%s\",\"dim\":%d,\"embedding\":", name ? "image" : "text", j->info->embed_dim);
-    cli_put_f32s(&j->line, v, (size_t)j->info->embed_dim);
-    cli_puts(&j->line, "}");
+    size_t dim = (size_t)j->info->embed_dim, n_vectors = name && many(j) ? (size_t)j->info->image_vectors : 0;
+    cli_puts(&j->line, n_vectors ? "[" : "");
+    for (size_t i = 0; i == 0 || i < n_vectors; i++) {
+        cli_puts(&j->line, i ? "," : "");
+        cli_put_f32s(&j->line, v + i * dim, dim);
+    }
+    cli_puts(&j->line, n_vectors ? "]}" : "}");
     cli_emit(&j->line);
     return true;
 }
@@ -322,7 +333,11 @@ static int run(cli *c)
         code = CLI_NOTHING_DONE;
     } else if ((code = cli_open_model(c, &m, &s)) == CLI_OK) {
         const noema_model_info *info = noema_model_get_info(m);
-        code = lacks(c, info, &texts) ? CLI_NOTHING_DONE : embed(c, s, info, &texts);
+        if (info->image_vectors > 1 && c->n_inputs && texts.n && cli_str(c, "out", NULL))
+            code = cli_usage(c, "%s has %d vectors per picture and one per text: write texts and pictures in separate calls", info->name,
+                             info->image_vectors);
+        else
+            code = lacks(c, info, &texts) ? CLI_NOTHING_DONE : embed(c, s, info, &texts);
     }
     noema_session_free(s);
     noema_model_free(m);
@@ -334,6 +349,7 @@ const cli_verb cli_verb_embed = {
     "embed", "vectors of texts and pictures", "-m MODEL [--text T]... [--text-file F] [INPUT...] [--out F.npy] [--no-normalize]",
     "Prints {\"input\",\"modality\",\"dim\",\"embedding\":[...]} per input, texts first. With --out: f32 [n, dim] as .npy in the same order;\n"
     "F.npy.json says which model, preprocessing and type made them, F.npy.inputs.jsonl which row is whose (failed inputs have none).\n"
+    "A BLIP-2 picture has a vector per query: a list of vectors, [n, queries, dim] in --out (texts and pictures in separate calls).\n"
     "INPUT: pictures, folders with -r, - for one path per line on stdin, .npy tensors [n,3,H,W] as the model gets them.",
     "noema embed -m ViT-B/32 --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
 };

@@ -35,7 +35,9 @@ typedef struct noema_model_options {
     int image_height, image_width; /* another input size (the position table is resized as the reference does); 0: the model's */
     int activation;           /* 0: by config or identity; 1: QuickGELU; 2: GELU - for checkpoints that do not say */
     int offline;              /* 1: never open a socket (also HF_HUB_OFFLINE) */
-    void *reserved[16];
+    const char *vision;       /* BLIP-2: file of the image encoder; NULL: in the checkpoint or beside it */
+    const char *language_model; /* BLIP-2: folder of the language model and its tokenizer; NULL: in the checkpoint */
+    void *reserved[14];
 } noema_model_options;
 
 NOEMA_API void noema_model_options_default(noema_model_options *o);
@@ -62,6 +64,7 @@ typedef struct noema_model_info {
     double logit_scale;         /* exp of the stored parameter; 1 where the model has none */
     double logit_bias;
     int has_logit_bias;         /* SigLIP: probabilities are sigmoids of logits */
+    int image_vectors;          /* BLIP-2: vectors of one picture, [image_vectors, embed_dim]; else 1 */
 } noema_model_info;
 
 /* Valid as long as the model. */
@@ -73,7 +76,8 @@ NOEMA_API void noema_session_free(noema_session *s);
 
 enum {
     NOEMA_NORMALIZE = 1, /* divide each vector by its length */
-    NOEMA_FEATURES = 2   /* pictures: the tower's output before the projection, [n, noema_model_feature_dim()] instead of [n, embed_dim] */
+    NOEMA_FEATURES = 2,  /* pictures: the tower's output before the projection, [n, noema_model_feature_dim()] instead of [n, embed_dim] */
+    NOEMA_ALL_VECTORS = 4 /* pictures: [n, image_vectors, embed_dim]; needed where a model has more than one vector per picture */
 };
 
 /* Of NOEMA_FEATURES: a transformer's width (its pooled token after the last norm), a ModifiedResNet's embed_dim (its attention pool ends

@@ -33,16 +33,6 @@ noema_status nm_blip_first_id(noema_session *s, int choice, int32_t *id, noema_e
     return NOEMA_OK;
 }
 
-/* logits [n, 2] -> the second one and its softmax. */
-static void take_second(nm_tensor logits, float *scores, float *probs)
-{
-    for (int64_t i = 0; logits.data && i < logits.shape[0]; i++) {
-        const float *l = (const float *)logits.data + 2 * i;
-        scores[i] = l[1];
-        probs[i] = (float)(1 / (1 + exp((double)l[0] - (double)l[1])));
-    }
-}
-
 /* Texts [from, *to) of a batch that stay below the row limit; at least one. */
 static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t *to)
 {
@@ -68,7 +58,7 @@ static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts 
             nm_arena_mark mark = nm_mark(r);
             nm_texts part = some_texts(texts, from, &to);
             nm_tensor logits = m->cfg.nlvr ? nm_blip_nlvr(r, m, states, &part, first) : nm_blip_itm(r, m, nm_rows(states, i, i + 1), &part, first);
-            take_second(logits, scores + i * texts->n + from, probs + i * texts->n + from);
+            nm_second_logits(logits, scores + i * texts->n + from, probs + i * texts->n + from);
             nm_reset(r, mark);
         }
     return nm_session_error(s, err);

@@ -8,7 +8,7 @@
 #define TOKENS_PER_BATCH 2400 /* image tokens of one forward: full tiles on many cores, and memory that does not grow with the call */
 
 /* A further family is one line here. */
-static const nm_tasks *const table[] = { &nm_tasks_blip, &nm_tasks_coca };
+static const nm_tasks *const table[] = { &nm_tasks_blip, &nm_tasks_blip2, &nm_tasks_coca };
 
 static const nm_tasks *tasks_of(const noema_model *m)
 {
@@ -105,16 +105,21 @@ static nm_tensor as_pixels(const job *j, size_t n, float *tensors)
 
 /* ---- matching ---- */
 
-/* Cosines of one picture with all texts, and their softmax over the texts, each divided by the temperature. */
-static void itc_row(const job *j, const float *x, size_t dim, float *score, float *prob)
+/* Cosines of one picture, the best of its vectors [n, dim], with all texts, and their softmax over the texts, each divided by the
+ * temperature. */
+static void itc_row(const job *j, const float *x, size_t n, size_t dim, float *score, float *prob)
 {
     double most = -INFINITY, sum = 0;
     for (size_t k = 0; k < j->n_texts; k++) {
-        double dot = 0;
-        for (size_t d = 0; d < dim; d++)
-            dot += (double)x[d] * (double)j->vectors[k * dim + d];
-        score[k] = (float)dot;
-        most = dot > most ? dot : most;
+        double best = -INFINITY;
+        for (size_t v = 0; v < n; v++) {
+            double dot = 0;
+            for (size_t d = 0; d < dim; d++)
+                dot += (double)x[v * dim + d] * (double)j->vectors[k * dim + d];
+            best = dot > best ? dot : best;
+        }
+        score[k] = (float)best;
+        most = best > most ? best : most;
     }
     for (size_t k = 0; k < j->n_texts && j->temp > 0; k++)
         sum += exp(((double)score[k] - most) / j->temp);
@@ -127,8 +132,9 @@ static noema_status itc_batch(const job *j, nm_tensor pixels, float *scores, flo
     nm_run *r = nm_session_run(j->s);
     const nm_model *m = j->s->model->m;
     nm_tensor x = nm_normalize(r, m->family->encode_image(r, m, pixels), 1e-12f);
-    for (int64_t i = 0; x.data && i < x.shape[0]; i++)
-        itc_row(j, (const float *)x.data + i * x.shape[1], (size_t)x.shape[1], scores + (size_t)i * j->n_texts, probs + (size_t)i * j->n_texts);
+    size_t dim = (size_t)m->embed_dim, n = m->image_vectors > 1 ? (size_t)m->image_vectors : 1;
+    for (size_t i = 0; x.data && i < (size_t)x.shape[0]; i++)
+        itc_row(j, (const float *)x.data + i * n * dim, n, dim, scores + i * j->n_texts, probs + i * j->n_texts);
     return nm_session_error(j->s, err);
 }
 
@@ -157,13 +163,49 @@ static noema_status pair_batch(void *arg, size_t first, size_t n, float *tensors
     return st;
 }
 
+/* Ids of a text beyond the limit go, its last one stays. */
+static void cut_texts(noema_session *s, int64_t n, int64_t limit)
+{
+    int64_t at = 0, begin = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t end = s->offsets[i + 1], keep = end - begin < limit ? end - begin : limit;
+        memmove(s->ids + at, s->ids + begin, (size_t)keep * sizeof *s->ids);
+        if (keep)
+            s->ids[at + keep - 1] = s->ids[end - 1];
+        begin = end;
+        s->offsets[i + 1] = at += keep;
+    }
+}
+
+/* Unit vectors of the texts; where a model's authors match shorter texts than they embed, of these. */
+static noema_status text_vectors(const job *j, const char *const *texts, const size_t *lengths, float *out, noema_error *err)
+{
+    noema_session *s = j->s;
+    const nm_model *m = s->model->m;
+    int64_t limit = j->t->text_limit ? j->t->text_limit(m) : 0;
+    if (!limit)
+        return noema_embed_texts(s, j->n_texts, texts, lengths, NOEMA_NORMALIZE, out, err);
+    noema_status st = NOEMA_OK;
+    for (size_t i = 0, n; st == NOEMA_OK && i < j->n_texts; i += n) {
+        nm_texts ids;
+        n = j->n_texts - i < 128 ? j->n_texts - i : 128;
+        st = nm_session_tokenize(s, n, texts + i, lengths ? lengths + i : NULL, &ids, err);
+        if (st != NOEMA_OK)
+            return st;
+        cut_texts(s, (int64_t)n, limit);
+        nm_run *r = nm_session_run(s);
+        st = nm_session_take(s, m->family->encode_text(r, m, &ids), (int64_t)n, NOEMA_NORMALIZE, out + i * (size_t)m->embed_dim, err);
+    }
+    return st;
+}
+
 static noema_status match_itc(job *j, size_t n, const char *const *texts, const size_t *lengths, noema_error *errors, noema_error *err)
 {
     size_t dim = (size_t)j->s->model->m->embed_dim, floats;
     float *vectors = nm_mul_size(j->n_texts, dim, &floats) ? nm_malloc_array(floats + 1, sizeof *vectors) : NULL;
     if (!vectors)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %zu texts", j->n_texts);
-    noema_status st = noema_embed_texts(j->s, j->n_texts, texts, lengths, NOEMA_NORMALIZE, vectors, err);
+    noema_status st = text_vectors(j, texts, lengths, vectors, err);
     j->vectors = vectors;
     if (st == NOEMA_OK)
         st = each_batch(j, n, batch_size(j->s->model->m), match_batch, errors, err);

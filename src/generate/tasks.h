@@ -10,6 +10,7 @@ typedef struct nm_tasks {
     const nm_family *family;
     unsigned (*tasks)(const nm_model *m);                  /* NOEMA_TASK_* */
     bool (*temperature)(const nm_model *m, double *temp);  /* of ITC; false: none */
+    int64_t (*text_limit)(const nm_model *m);              /* ids of a text that is matched; 0 or NULL: as the tokenizer cuts */
     /* Logits [n, texts] of pictures f32 [n, 3, h, w] (pairs: n = 2, one row) into scores, and their probabilities. */
     noema_status (*itm)(noema_session *s, nm_tensor pixels, const nm_texts *texts, const noema_match_options *o, float *scores, float *probs,
                         noema_error *err);
@@ -18,7 +19,7 @@ typedef struct nm_tasks {
                         noema_error *err);
 } nm_tasks;
 
-extern const nm_tasks nm_tasks_blip, nm_tasks_coca;
+extern const nm_tasks nm_tasks_blip, nm_tasks_blip2, nm_tasks_coca;
 
 /* text.c: what the families' hooks share. */
 
@@ -35,6 +36,9 @@ noema_status nm_generated_set(noema_generated *out, noema_scored_text *best, siz
 noema_status nm_generated_take(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err);
 /* Every "{}" of the template replaced; malloc'd. */
 char *nm_fill_template(const char *template, const char *text);
+
+/* Logits f32 [n, 2] of a matching head: the second one and its softmax. */
+void nm_second_logits(nm_tensor logits, float *scores, float *probs);
 
 /* The first error of a session's run, with the model's name. */
 noema_status nm_session_error(noema_session *s, noema_error *err);

@@ -139,3 +139,12 @@ noema_status nm_generated_take(noema_session *s, const nm_generation *g, size_t 
     free(best);
     return st;
 }
+
+void nm_second_logits(nm_tensor logits, float *scores, float *probs)
+{
+    for (int64_t i = 0; logits.data && i < logits.shape[0]; i++) {
+        const float *l = (const float *)logits.data + 2 * i;
+        scores[i] = l[1];
+        probs[i] = (float)(1 / (1 + exp((double)l[0] - (double)l[1])));
+    }
+}

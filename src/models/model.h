@@ -37,6 +37,7 @@ typedef struct nm_model {
     const struct nm_family *family;
     int embed_dim, context_length;
     int image_height, image_width;
+    int image_vectors;             /* of one picture, [image_vectors, embed_dim]; 0: one */
     int image_tokens;              /* rows of one picture in a forward: how many pictures make a batch; 0: unknown */
     bool has_image, has_text;
     double logit_scale, logit_bias;
@@ -44,6 +45,8 @@ typedef struct nm_model {
     nm_preprocess preprocess;      /* of its pictures */
     nm_tok_options tok;            /* how its texts become ids */
     char *tok_path;                /* file or folder of the tokenizer, malloc'd, or NULL: the registry looks beside the checkpoint */
+    bool tok_of_part;              /* it belongs to a language model: a BERT word list given with --tokenizer is another part's */
+    const nm_weights *part_file[2]; /* further files that weights lie in; the family closes them */
     nm_load_report report;
 } nm_model;
 

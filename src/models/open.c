@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "models/handle.h"
 #include "models/registry.h"
@@ -64,7 +65,7 @@ static void describe(noema_model *x)
         .identity = x->identity, .space = x->space, .preprocess = m->has_image ? x->preprocess : NULL, .dtype = public_dtype(x->compute),
         .n_params = nm_params_count(m->family->declare, m), .embed_dim = m->embed_dim, .has_image = m->has_image, .has_text = m->has_text,
         .image_height = m->image_height, .image_width = m->image_width, .context_length = m->context_length, .logit_scale = m->logit_scale,
-        .logit_bias = m->logit_bias, .has_logit_bias = m->has_logit_bias,
+        .logit_bias = m->logit_bias, .has_logit_bias = m->has_logit_bias, .image_vectors = m->image_vectors > 1 ? m->image_vectors : 1,
     };
     char text[900];
     int n = snprintf(text, sizeof text, "%s|%s|%d", x->identity, x->preprocess, (int)i->dtype);
@@ -112,6 +113,23 @@ static void report_unused(const noema_model *x)
         nm_log(x->ctx, NOEMA_LOG_DEBUG, "%s: %zu tensors of the file are not used", x->name, r->n_unused);
 }
 
+/* Of the checkpoint and of the files that parts of the model lie in. */
+static noema_status identify(noema_model *x, noema_error *err)
+{
+    char all[3 * 65] = "";
+    size_t n = 0;
+    noema_status st = nm_weights_sha256(x->file, NM_IDENTITY_QUICK, x->identity, err);
+    memcpy(all, x->identity, 64);
+    for (size_t i = 0; st == NOEMA_OK && i < sizeof x->m->part_file / sizeof *x->m->part_file; i++)
+        if (x->m->part_file[i]) {
+            n++;
+            st = nm_weights_sha256(x->m->part_file[i], NM_IDENTITY_QUICK, all + 64 * n, err);
+        }
+    if (st == NOEMA_OK && n)
+        nm_sha256_hex(all, 64 * (n + 1), x->identity);
+    return st;
+}
+
 static noema_status open_located(noema_model *x, const nm_located *l, const noema_model_options *o, noema_error *err)
 {
     noema_status st = nm_weights_open(&x->file, l->path, err);
@@ -126,12 +144,14 @@ static noema_status open_located(noema_model *x, const nm_located *l, const noem
     if (st == NOEMA_OK)
         st = override_preprocess(x->m, o, err);
     if (st == NOEMA_OK)
-        st = nm_weights_sha256(x->file, NM_IDENTITY_QUICK, x->identity, err);
+        st = identify(x, err);
     if (st != NOEMA_OK)
         return st;
     x->dir = nm_strdup(l->dir);
-    if (!x->tokenizer_path && x->m->tok_path)
+    if (x->m->tok_path && (!x->tokenizer_path || (x->m->tok_of_part && nm_has_suffix(x->tokenizer_path, "vocab.txt")))) {
+        free(x->tokenizer_path);
         x->tokenizer_path = nm_strdup(x->m->tok_path);
+    }
     if (!x->tokenizer_path && x->m->has_text)
         x->tokenizer_path = nm_locate_tokenizer(l->dir, &x->m->tok);
     return x->dir ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");

@@ -41,11 +41,12 @@ nm_run *nm_session_run(noema_session *s)
     return &s->run;
 }
 
-/* Numbers in a row of a result. */
+/* Numbers in a row of a result, and rows of one picture. */
 static int row_dim(const nm_model *m, unsigned flags)
 {
     return flags & NOEMA_FEATURES && m->family->feature_dim ? m->family->feature_dim(m) : m->embed_dim;
 }
+static int64_t vectors(const nm_model *m, unsigned flags) { return flags & NOEMA_ALL_VECTORS && m->image_vectors > 1 ? m->image_vectors : 1; }
 
 noema_status nm_session_take(noema_session *s, nm_tensor x, int64_t n, unsigned flags, float *out, noema_error *err)
 {
@@ -162,6 +163,9 @@ static noema_status need_image(const noema_session *s, unsigned flags, noema_err
     if (flags & NOEMA_FEATURES && !s->model->m->family->encode_features)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: features before the projection are not offered for the family %s", s->model->name,
                        s->model->m->family->name);
+    if (s->model->m->image_vectors > 1 && !(flags & NOEMA_ALL_VECTORS))
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: a picture has %d vectors here; only embed and match take them", s->model->name,
+                       s->model->m->image_vectors);
     return NOEMA_OK;
 }
 
@@ -179,7 +183,7 @@ static noema_status embed_batch(noema_session *s, size_t n, const float *tensors
     nm_run *r = nm_session_run(s);
     nm_tensor x = nm_view((void *)(uintptr_t)tensors, NM_F32, NM_SHAPE((int64_t)n, 3, m->image_height, m->image_width));
     x = flags & NOEMA_FEATURES ? m->family->encode_features(r, m, x) : m->family->encode_image(r, m, x);
-    return nm_session_take(s, x, (int64_t)n, flags, out, err);
+    return nm_session_take(s, x, (int64_t)n * vectors(m, flags), flags, out, err);
 }
 
 noema_status noema_embed_tensors(noema_session *s, size_t n, const float *tensors, unsigned flags, float *out, noema_error *err)
@@ -190,7 +194,7 @@ noema_status noema_embed_tensors(noema_session *s, size_t n, const float *tensor
     const nm_model *m = s->model->m;
     size_t each = st == NOEMA_OK ? image_batch(m) : 1, floats = 3 * (size_t)m->image_height * (size_t)m->image_width;
     for (size_t i = 0; i < n && st == NOEMA_OK; i += each)
-        st = embed_batch(s, n - i < each ? n - i : each, tensors + i * floats, flags, out + i * (size_t)row_dim(m, flags), err);
+        st = embed_batch(s, n - i < each ? n - i : each, tensors + i * floats, flags, out + i * (size_t)(row_dim(m, flags) * vectors(m, flags)), err);
     return st;
 }
 
@@ -231,7 +235,7 @@ static noema_status load_picture(void *arg, size_t i, nm_preprocess_scratch *scr
 static noema_status compute_pictures(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
 {
     picture_job *j = arg;
-    size_t dim = (size_t)row_dim(j->s->model->m, j->flags);
+    size_t dim = (size_t)(row_dim(j->s->model->m, j->flags) * vectors(j->s->model->m, j->flags));
     float *out = j->out + first * dim;
     noema_status st = embed_batch(j->s, n, tensors, j->flags, out, err);
     for (size_t i = 0; i < n; i++)

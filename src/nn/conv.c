@@ -145,7 +145,7 @@ static double cubic(double x, double a)
     return 0;
 }
 
-/* Taps of output i of `out` over `in`: PyTorch's upsample kernels, align_corners=False. Returns the number of taps written;
+/* Taps of output i of `out` over `in`: PyTorch's upsample kernels, align_corners=False (CORNERS: True). Returns the number of taps written;
  * index and weight hold in + 8 at the most. Antialiased kernels widen with the scale, skip taps outside and are normalised;
  * the others clamp taps to the edge. */
 static int taps(int64_t i, int64_t in, int64_t out, nm_interp how, int64_t *index, double *weight)
@@ -166,15 +166,16 @@ static int taps(int64_t i, int64_t in, int64_t out, nm_interp how, int64_t *inde
             weight[k] /= sum;
         return n;
     }
-    double src = scale * ((double)i + 0.5) - 0.5;
-    if (how != NM_INTERP_BICUBIC && src < 0)
+    bool corners = how == NM_INTERP_BICUBIC_CORNERS, bicubic = how == NM_INTERP_BICUBIC || corners;
+    double src = !corners ? scale * ((double)i + 0.5) - 0.5 : out > 1 ? (double)i * (double)(in - 1) / (double)(out - 1) : 0;
+    if (!bicubic && src < 0)
         src = 0;
     double base = floor(src), t = src - base;
-    int from = how == NM_INTERP_BICUBIC ? -1 : 0, to = how == NM_INTERP_BICUBIC ? 2 : 1;
+    int from = bicubic ? -1 : 0, to = bicubic ? 2 : 1;
     for (int k = from; k <= to; k++) {
         int64_t j = (int64_t)base + k;
         index[n] = j < 0 ? 0 : j >= in ? in - 1 : j;
-        weight[n++] = how == NM_INTERP_BICUBIC ? cubic(k - t, -0.75) : k ? t : 1 - t;
+        weight[n++] = bicubic ? cubic(k - t, -0.75) : k ? t : 1 - t;
     }
     return n;
 }

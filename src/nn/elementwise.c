@@ -4,7 +4,7 @@
 
 #include "nn/ops.h"
 
-typedef enum map_op { MAP_ADD, MAP_ACT, MAP_CAST, MAP_ACT_BACK } map_op;
+typedef enum map_op { MAP_ADD, MAP_MUL, MAP_ACT, MAP_CAST, MAP_ACT_BACK } map_op;
 
 typedef struct map_job {
     const nm_run *r;
@@ -52,6 +52,7 @@ static void map_part(void *arg, int64_t b, int64_t e, int worker)
     float *fy = (float *)(j->y + out);
     switch (j->op) {
     case MAP_ADD: k->add(e - b, fa, fb, fy); break;
+    case MAP_MUL: k->mul(e - b, fa, fb, fy); break;
     case MAP_ACT: k->act(e - b, fa, j->act, fy); break;
     case MAP_CAST: k->cast(e - b, j->a + in, j->from, j->y + out, j->to); break;
     case MAP_ACT_BACK:
@@ -97,6 +98,35 @@ nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b)
     map(r, nm_numel(&a), (map_job){ r, a.data, b.data, y.data, NM_F32, NM_F32, NM_ACT_NONE, MAP_ADD });
     if (nm_wants(r, &a) || nm_wants(r, &b))
         NM_RECORD(r, y, add_backward, pair_saved, a, b, y, NM_ACT_NONE);
+    return y;
+}
+
+/* ---- y = a * b ---- */
+
+static void mul_backward(nm_run *r, void *saved)
+{
+    pair_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y);
+    int64_t n = nm_numel(&s->y);
+    float *da = nm_grad_data(r, &s->a), *db = nm_grad_data(r, &s->b);
+    for (int64_t i = 0; da && i < n; i++)
+        da[i] += dy[i] * ((const float *)s->b.data)[i];
+    for (int64_t i = 0; db && i < n; i++)
+        db[i] += dy[i] * ((const float *)s->a.data)[i];
+}
+
+nm_tensor nm_mul(nm_run *r, nm_tensor a, nm_tensor b)
+{
+    if (!a.data || !b.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    if (a.dtype != NM_F32 || b.dtype != NM_F32 || !nm_same_shape(&a, &b) || !nm_is_contiguous(&a) || !nm_is_contiguous(&b))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "mul: expected two contiguous f32 tensors of one shape");
+    nm_tensor y = nm_new(r, NM_F32, nm_shape_of(&a));
+    if (!y.data)
+        return y;
+    map(r, nm_numel(&a), (map_job){ r, a.data, b.data, y.data, NM_F32, NM_F32, NM_ACT_NONE, MAP_MUL });
+    if (nm_wants(r, &a) || nm_wants(r, &b))
+        NM_RECORD(r, y, mul_backward, pair_saved, a, b, y, NM_ACT_NONE);
     return y;
 }
 
@@ -295,6 +325,46 @@ nm_tensor nm_gather_rows(nm_run *r, nm_tensor x, const int64_t *rows, int64_t n)
     }
     if (nm_wants(r, &x))
         NM_RECORD(r, y, gather_backward, rows_saved, x, y, keep_array(r, rows, n), n, cols, ld);
+    return y;
+}
+
+typedef struct join_saved { nm_tensor a, b, y; const int64_t *rows; int64_t n, cols, have, lda, ldb; } join_saved;
+
+static void join_backward(nm_run *r, void *saved)
+{
+    join_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y);
+    float *da = nm_grad_data(r, &s->a), *db = nm_grad_data(r, &s->b);
+    for (int64_t i = 0; i < s->n; i++) {
+        bool first = s->rows[i] < s->have;
+        float *d = first ? da : db;
+        if (!d)
+            continue;
+        d += first ? s->rows[i] * s->lda : (s->rows[i] - s->have) * s->ldb;
+        r->kn->elementwise.add(s->cols, d, dy + i * s->cols, d);
+    }
+}
+
+nm_tensor nm_join_rows(nm_run *r, nm_tensor a, nm_tensor b, const int64_t *rows, int64_t n)
+{
+    int64_t have = 0, more = 0, lda = 0, ldb = 0;
+    if ((!a.data && !b.data) || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    const nm_tensor *any = a.data ? &a : &b;
+    int64_t cols = any->shape[any->ndim - 1];
+    if ((a.data && !nm_as_rows(&a, &have, &lda)) || (b.data && (!nm_as_rows(&b, &more, &ldb) || b.dtype != any->dtype || b.shape[b.ndim - 1] != cols)))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "join: expected rows of one width and type");
+    nm_tensor y = nm_new(r, any->dtype, NM_SHAPE(n, cols));
+    size_t size = nm_dtype_size(y.dtype);
+    for (int64_t i = 0; y.data && i < n; i++) {
+        if (rows[i] < 0 || rows[i] >= have + more)
+            return nm_run_fail(r, NOEMA_E_INTERNAL, "join: row %lld of %lld", (long long)rows[i], (long long)(have + more));
+        const char *src = rows[i] < have ? (const char *)a.data + (size_t)(rows[i] * lda) * size
+                                         : (const char *)b.data + (size_t)((rows[i] - have) * ldb) * size;
+        memcpy((char *)y.data + (size_t)(i * cols) * size, src, (size_t)cols * size);
+    }
+    if (nm_wants(r, &a) || nm_wants(r, &b))
+        NM_RECORD(r, y, join_backward, join_saved, a, b, y, keep_array(r, rows, n), n, cols, have, lda, ldb);
     return y;
 }
 

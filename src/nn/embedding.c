@@ -25,9 +25,9 @@ static void embedding_backward(nm_run *r, void *saved)
 
 static bool add_row(nm_run *r, float *dst, const nm_weight *w, int64_t row, bool add, float *tmp)
 {
-    int64_t width = w->shape.dim[1];
-    if (row < 0 || row >= w->shape.dim[0]) {
-        nm_run_fail(r, NOEMA_E_ARGUMENT, "token or position %lld is outside a table of %lld rows", (long long)row, (long long)w->shape.dim[0]);
+    int64_t width = w->shape.dim[w->shape.ndim - 1], rows = nm_shape_numel(w->shape) / width;
+    if (row < 0 || row >= rows) {
+        nm_run_fail(r, NOEMA_E_ARGUMENT, "token or position %lld is outside a table of %lld rows", (long long)row, (long long)rows);
         return false;
     }
     const nm_tensor *t = &w->part[0];
@@ -54,9 +54,9 @@ nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight
 {
     if (!nm_run_ok(r))
         return (nm_tensor){ 0 };
-    if (!nm_has(table) || table->shape.ndim != 2 || (position && (position->shape.ndim != 2 || position->shape.dim[1] != table->shape.dim[1])))
+    int64_t width = nm_has(table) && table->shape.ndim > 0 ? table->shape.dim[table->shape.ndim - 1] : 0;
+    if (width < 1 || (table->shape.ndim != 2 && !table->f32) || (position && (position->shape.ndim != 2 || position->shape.dim[1] != width)))
         return nm_run_fail(r, NOEMA_E_INTERNAL, "embedding: expected tables of one width");
-    int64_t width = table->shape.dim[1];
     nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(n, width));
     float *tmp = nm_scratch(r, (size_t)width * sizeof *tmp);
     for (int64_t i = 0; y.data && tmp && i < n; i++) {

@@ -23,6 +23,9 @@ nm_tensor nm_matmul_w(nm_run *r, nm_tensor x, const nm_weight *w, nm_epilogue e)
 /* x f32 [..., width] -> r->act; nm_layernorm_f32 keeps f32. */
 nm_tensor nm_layernorm(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps);
 nm_tensor nm_layernorm_f32(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps);
+/* y = x / sqrt(mean(x^2) + eps) * weight, without mean or bias (T5); nm_rmsnorm_f32 keeps f32. */
+nm_tensor nm_rmsnorm(nm_run *r, nm_tensor x, const nm_weight *w, float eps);
+nm_tensor nm_rmsnorm_f32(nm_run *r, nm_tensor x, const nm_weight *w, float eps);
 
 /* Which keys a query sees. Sequences are ragged: offsets as in kernels/attention.h; q_offsets == NULL means q is
  * [batch, queries, width] and k, v are [batch, keys, width]. */
@@ -39,7 +42,8 @@ typedef struct nm_mask {
 /* q [.., heads*head_dim], k, v likewise (views into one fused projection are fine) -> [query rows, heads*head_dim], same dtype. */
 nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads, const nm_mask *m);
 
-/* rows[i] = table[ids[i]] (+ position[pos[i]] when given), f32 [n, width]. Ids outside the table are an error. */
+/* rows[i] = table[ids[i]] (+ position[pos[i]] when given), f32 [n, width]. Ids outside the table are an error. Leading dimensions of a
+ * table count together ([1, queries, width]). */
 nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position);
 
 /* Images f32 [batch, channels, height, width] -> patch tokens f32 [batch, grid_h * grid_w, width], row-major over the grid; conv weight
@@ -61,11 +65,14 @@ nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b);
 nm_tensor nm_times(nm_run *r, nm_tensor x, float factor);
 /* [rows, m], [rows, n] -> [rows, m + n]. */
 nm_tensor nm_beside(nm_run *r, nm_tensor a, nm_tensor b);
+nm_tensor nm_mul(nm_run *r, nm_tensor a, nm_tensor b);
 nm_tensor nm_activation(nm_run *r, nm_tensor x, nm_act act);
 nm_tensor nm_cast(nm_run *r, nm_tensor x, nm_dtype dtype);
 nm_tensor nm_scale_columns(nm_run *r, nm_tensor x, const nm_weight *gamma); /* x[.., c] * gamma[c] */
 /* out[i] = x[rows[i]] for i < n: f32 [n, width]. */
 nm_tensor nm_gather_rows(nm_run *r, nm_tensor x, const int64_t *rows, int64_t n);
+/* The same over the rows of a followed by those of b, both of one width and dtype; either may be empty (ndim 0). */
+nm_tensor nm_join_rows(nm_run *r, nm_tensor a, nm_tensor b, const int64_t *rows, int64_t n);
 /* Mean over rows [offsets[s], offsets[s+1]) of x f32 [rows, width] -> [n_seq, width]. */
 nm_tensor nm_mean_rows(nm_run *r, nm_tensor x, const int64_t *offsets, int64_t n_seq);
 /* Rows divided by max(norm, eps). */
@@ -73,7 +80,7 @@ nm_tensor nm_normalize(nm_run *r, nm_tensor x, float eps);
 
 /* Position tables on another grid, f32: rows = [extra + old_h*old_w, width] -> [extra + new_h*new_w, width], the first `extra`
  * rows kept. cubic -0.5 with antialias (open_clip, DINO) or -0.75 without (transformers); linear for 1-D tables (old_h == new_h == 1). */
-typedef enum nm_interp { NM_INTERP_BICUBIC_AA, NM_INTERP_BICUBIC, NM_INTERP_BILINEAR, NM_INTERP_LINEAR } nm_interp;
+typedef enum nm_interp { NM_INTERP_BICUBIC_AA, NM_INTERP_BICUBIC, NM_INTERP_BICUBIC_CORNERS, NM_INTERP_BILINEAR, NM_INTERP_LINEAR } nm_interp;
 bool nm_resize_positions(const float *rows, int64_t extra, int64_t old_h, int64_t old_w, float *out, int64_t new_h, int64_t new_w, int64_t width,
                          nm_interp how);
 

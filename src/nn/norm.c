@@ -1,4 +1,4 @@
-/* norm.c - LayerNorm and L2 normalisation, each beside its backward: see nn.h. */
+/* norm.c - LayerNorm, RMS norm and L2 normalisation, each beside its backward: see nn.h. */
 #include <math.h>
 #include <string.h>
 
@@ -93,6 +93,61 @@ static nm_tensor layernorm_as(nm_run *r, nm_tensor x, const nm_norm_w *w, float 
 
 nm_tensor nm_layernorm(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps) { return layernorm_as(r, x, w, eps, r->act); }
 nm_tensor nm_layernorm_f32(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps) { return layernorm_as(r, x, w, eps, NM_F32); }
+
+/* ---- y = x / sqrt(mean(x^2) + eps) * weight ---- */
+
+typedef struct rmsnorm_saved { nm_tensor x, y; const nm_weight *w; int64_t rows, cols, ldx; float eps; } rmsnorm_saved;
+
+/* With s = 1 / sqrt(mean(x^2) + eps), g = dy * weight: dx = s (g - x s^2 mean(g x)), dweight = sum of dy x s. */
+static void rmsnorm_backward(nm_run *r, void *saved)
+{
+    rmsnorm_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y), *w = s->w->f32;
+    float *dx = nm_grad_data(r, &s->x), *dw = nm_trains(r, s->w) ? nm_weight_grad(r, s->w) : NULL;
+    int64_t n = s->cols;
+    for (int64_t i = 0; i < s->rows; i++, dy += n) {
+        const float *x = (const float *)s->x.data + i * s->ldx;
+        double sq = 0, gx = 0;
+        for (int64_t c = 0; c < n; c++) {
+            sq += (double)x[c] * (double)x[c];
+            gx += (double)dy[c] * (double)w[c] * (double)x[c];
+        }
+        double scale = 1 / sqrt(sq / (double)n + (double)s->eps), pull = scale * scale * gx / (double)n;
+        for (int64_t c = 0; dx && c < n; c++)
+            dx[i * s->ldx + c] += (float)(scale * ((double)dy[c] * (double)w[c] - (double)x[c] * pull));
+        for (int64_t c = 0; dw && c < n; c++)
+            dw[c] += (float)((double)dy[c] * (double)x[c] * scale);
+    }
+}
+
+static void rms_rows(void *arg, int64_t b, int64_t e, int worker)
+{
+    const norm_job *j = arg;
+    (void)worker;
+    j->r->kn->norm.rmsnorm(e - b, j->cols, j->x + b * j->ldx, j->ldx, j->weight, j->eps, j->y + (size_t)(b * j->ldy) * nm_dtype_size(j->dtype),
+                           j->dtype, j->ldy);
+}
+
+static nm_tensor rmsnorm_as(nm_run *r, nm_tensor x, const nm_weight *w, float eps, nm_dtype dtype)
+{
+    int64_t rows, ld;
+    if (!x.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    int64_t cols = x.shape[x.ndim - 1];
+    if (x.dtype != NM_F32 || !nm_as_rows(&x, &rows, &ld) || !w->f32 || nm_shape_numel(w->shape) != cols)
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "rmsnorm: expected f32 rows of the weight's width");
+    nm_tensor y = nm_new(r, dtype, nm_with_last(&x, cols));
+    if (!y.data)
+        return y;
+    norm_job j = { r, x.data, w->f32, NULL, cols, ld, cols, eps, y.data, dtype };
+    nm_parallel_for(r->pool, rows, nm_row_grain(cols), rms_rows, &j);
+    if (nm_wants(r, &x) || nm_trains(r, w))
+        NM_RECORD(r, y, rmsnorm_backward, rmsnorm_saved, x, y, w, rows, cols, ld, eps);
+    return y;
+}
+
+nm_tensor nm_rmsnorm(nm_run *r, nm_tensor x, const nm_weight *w, float eps) { return rmsnorm_as(r, x, w, eps, r->act); }
+nm_tensor nm_rmsnorm_f32(nm_run *r, nm_tensor x, const nm_weight *w, float eps) { return rmsnorm_as(r, x, w, eps, NM_F32); }
 
 /* ---- y = x / max(|x|, eps) ---- */
 

@@ -1,0 +1,368 @@
+/* blip2_config.c - what a BLIP-2 checkpoint is: sizes from the tensors, the rest from a configuration in transformers' form or, where it
+ * says nothing, from the authors (eva_vit.py, clip_vit.py, Qformer.py, blip2_opt.py, blip2_t5.py): head sizes 88 (EVA) and 64, eps
+ * 1e-6 (EVA), 1e-5 (CLIP, ln_vision), 1e-12 (Q-Former), exact GELU. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "models/blip2.h"
+#include "models/clip.h"
+
+static const char *const extra_tokens[] = { "[DEC]" };
+
+static bool size_ok(int64_t v, int64_t most) { return v >= 1 && v <= most; }
+
+static noema_status heads(int *out, const json_t *j, int width, int dflt, const char *what, const nm_source *s, noema_error *err)
+{
+    int64_t n = nm_json_int(j, "num_attention_heads", dflt);
+    if (n < 1 || n > width || width % n)
+        return nm_fail(err, NOEMA_E_MISSING, "%s: a %s width of %d does not tell the number of heads (%lld): give %s.num_attention_heads with --config",
+                       s->name, what, width, (long long)n, what);
+    *out = (int)n;
+    return NOEMA_OK;
+}
+
+static noema_status eps(float *out, const json_t *j, const char *key, double dflt, const nm_source *s, noema_error *err)
+{
+    double v = nm_json_num(j, key, dflt);
+    if (!(v >= 0 && v < 1))
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: configuration: %s is %g", s->name, key, v);
+    *out = (float)v;
+    return NOEMA_OK;
+}
+
+static noema_status activation(nm_act *act, const char *name, const nm_source *s, noema_error *err)
+{
+    return nm_act_from_name(name, act) ? NOEMA_OK : nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: the activation \"%s\" is not supported", s->name, name);
+}
+
+/* ---- image encoder ---- */
+
+/* Tensor names of the three forms: in the authors' file or transformers', EVA alone, CLIP alone. */
+typedef struct vision_names { const char *conv, *positions, *layer, *mlp; int position_dim; } vision_names;
+
+static vision_names names_of(const nm_blip2_cfg *c, bool alone)
+{
+    if (c->scheme == NM_BLIP2_HF)
+        return (vision_names){ "vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding",
+                               "vision_model.encoder.layers.%d.self_attn.qkv.weight", "vision_model.encoder.layers.0.mlp.fc1.weight", 1 };
+    if (c->clip_vision)
+        return alone ? (vision_names){ "conv1.weight", "positional_embedding", "transformer.resblocks.%d.attn.in_proj_weight",
+                                       "transformer.resblocks.0.mlp.c_fc.weight", 0 }
+                     : (vision_names){ "visual_encoder.conv1.weight", "visual_encoder.positional_embedding",
+                                       "visual_encoder.transformer.resblocks.%d.attn.in_proj_weight",
+                                       "visual_encoder.transformer.resblocks.0.mlp.c_fc.weight", 0 };
+    return alone ? (vision_names){ "patch_embed.proj.weight", "pos_embed", "blocks.%d.attn.qkv.weight", "blocks.0.mlp.fc1.weight", 1 }
+                 : (vision_names){ "visual_encoder.patch_embed.proj.weight", "visual_encoder.pos_embed", "visual_encoder.blocks.%d.attn.qkv.weight",
+                                   "visual_encoder.blocks.0.mlp.fc1.weight", 1 };
+}
+
+static noema_status vision_config(nm_blip2 *m, const nm_source *s, const nm_source *v, noema_error *err)
+{
+    nm_blip2_cfg *all = &m->cfg;
+    nm_vit_cfg *c = &all->vit;
+    bool hf = all->scheme == NM_BLIP2_HF, alone = v->file != s->file, clip = all->clip_vision;
+    const json_t *j = nm_json_get(s->config, "vision_config");
+    vision_names n = names_of(all, alone);
+    int64_t width = nm_source_dim(v, n.conv, 0), ph = nm_source_dim(v, n.conv, 2), pw = nm_source_dim(v, n.conv, 3);
+    int64_t rows = nm_source_dim(v, n.positions, n.position_dim), mlp = nm_source_dim(v, n.mlp, 0), side = llround(sqrt((double)(rows > 1 ? rows - 1 : 0)));
+    if (!size_ok(width, 1 << 16) || !size_ok(ph, 512) || !size_ok(pw, 512) || !size_ok(mlp, 1 << 18) || !size_ok(side, 1024) || side * side != rows - 1)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: %s: width %lld, patches %lldx%lld, %lld positions make no image encoder", v->name, n.conv,
+                       (long long)width, (long long)ph, (long long)pw, (long long)rows);
+    int layers = nm_source_count(v, n.layer);
+    if (alone) /* the encoders' own files hold one block more than is used: its output is left out (eva_vit.py, clip_vit.py) */
+        layers--;
+    if (nm_json_int(j, "num_hidden_layers", 0) > 0 && nm_json_int(j, "num_hidden_layers", 0) < layers + alone)
+        layers = (int)nm_json_int(j, "num_hidden_layers", 0);
+    if (layers < 1)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: the image encoder has no blocks", v->name);
+    *c = (nm_vit_cfg){ .width = (int)width, .embed_dim = (int)width, .patch_height = (int)ph, .patch_width = (int)pw, .mlp = (int)mlp, .layers = layers,
+                       .image_height = (int)(side * ph), .image_width = (int)(side * pw), .class_token = true, .patch_bias = !clip, .ln_pre = clip,
+                       .from_file = true, .timm = !clip, .resize = clip ? NM_INTERP_BICUBIC_CORNERS : NM_INTERP_BICUBIC };
+    const noema_model_options *o = s->options;
+    if (o && o->image_height > 0) {
+        c->image_height = o->image_height;
+        c->image_width = o->image_width > 0 ? o->image_width : o->image_height;
+    }
+    if (c->image_height % ph || c->image_width % pw)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "%s: an image size of %dx%d is no multiple of the patch size %lldx%lld", s->name, c->image_height,
+                       c->image_width, (long long)ph, (long long)pw);
+    int head = clip ? 64 : 88, most = hf ? 16 : width % head ? 0 : (int)(width / head);
+    noema_status st = heads(&c->heads, j, c->width, most, "vision_config", s, err);
+    if (st == NOEMA_OK)
+        st = activation(&c->act, nm_json_str(j, "hidden_act", clip ? "quick_gelu" : "gelu"), s, err);
+    if (st == NOEMA_OK)
+        st = eps(&c->eps, j, "layer_norm_eps", clip ? 1e-5 : 1e-6, s, err);
+    all->ln_vision_eps = hf ? c->eps : 1e-5f; /* the authors' LayerNorm has PyTorch's own, transformers uses the tower's */
+    return st;
+}
+
+/* ---- Q-Former and heads ---- */
+
+static noema_status qformer_config(nm_blip2 *m, const nm_source *s, noema_error *err)
+{
+    nm_qformer_cfg *c = &m->cfg.qformer;
+    bool hf = m->cfg.scheme == NM_BLIP2_HF;
+    const json_t *j = nm_json_get(s->config, "qformer_config");
+    const char *self = hf ? "qformer.encoder.layer.%d.attention.attention.query.weight" : "Qformer.bert.encoder.layer.%d.attention.self.query.weight";
+    const char *cross = hf ? "qformer.encoder.layer.%d.crossattention.attention.key.weight" : "Qformer.bert.encoder.layer.%d.crossattention.self.key.weight";
+    const char *mlp = hf ? "qformer.encoder.layer.0.intermediate_query.dense.weight" : "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight";
+    const char *text = hf ? "qformer.encoder.layer.0.intermediate.dense.weight" : "Qformer.bert.encoder.layer.0.intermediate.dense.weight";
+    const char *word = hf ? "embeddings.word_embeddings.weight" : "Qformer.bert.embeddings.word_embeddings.weight";
+    const char *position = hf ? "embeddings.position_embeddings.weight" : "Qformer.bert.embeddings.position_embeddings.weight";
+    int64_t queries = nm_source_dim(s, "query_tokens", 1), width = nm_source_dim(s, "query_tokens", 2), fc = nm_source_dim(s, mlp, 0);
+    if (!size_ok(queries, 4096) || !size_ok(width, 1 << 16) || !size_ok(fc, 1 << 18))
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: query_tokens: %lld queries of width %lld make no Q-Former", s->name, (long long)queries,
+                       (long long)width);
+    *c = (nm_qformer_cfg){ .queries = (int)queries, .width = (int)width, .mlp = (int)fc, .layers = nm_source_count(s, self) };
+    if (nm_source_has(s, text) && nm_source_has(s, word)) {
+        int64_t vocab = nm_source_dim(s, word, 0), rows = nm_source_dim(s, position, 0);
+        if (!size_ok(vocab, 1 << 24) || !size_ok(rows, 1 << 20))
+            return nm_fail(err, NOEMA_E_FORMAT, "%s: %s: a vocabulary of %lld, %lld positions", s->name, word, (long long)vocab, (long long)rows);
+        c->vocab_size = (int)vocab;
+        c->max_positions = (int)rows;
+        c->head = !hf && nm_source_has(s, "Qformer.cls.predictions.transform.dense.weight");
+    }
+    if (!nm_qformer_alloc(&m->qformer, c))
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", s->name);
+    for (int i = 0; i < c->layers; i++) {
+        char name[160];
+        snprintf(name, sizeof name, cross, i);
+        m->qformer.layer[i].cross = nm_source_has(s, name);
+        int64_t columns = nm_source_dim(s, name, 1);
+        if (columns)
+            c->cross_width = (int)columns;
+    }
+    noema_status st = heads(&c->heads, j, c->width, hf ? 12 : c->width % 64 ? 0 : c->width / 64, "qformer_config", s, err);
+    if (st == NOEMA_OK)
+        st = activation(&c->act, nm_json_str(j, "hidden_act", "gelu"), s, err);
+    return st == NOEMA_OK ? eps(&c->eps, j, "layer_norm_eps", 1e-12, s, err) : st;
+}
+
+static noema_status heads_config(nm_blip2_cfg *c, const nm_source *s, noema_error *err)
+{
+    const char *projection = c->scheme == NM_BLIP2_HF ? "vision_projection.weight" : "vision_proj.weight";
+    c->has_itc = nm_source_has(s, projection);
+    c->has_itm = nm_source_has(s, "itm_head.weight");
+    c->embed_dim = (int)nm_source_dim(s, projection, 0);
+    if (c->has_itc && !size_ok(c->embed_dim, 1 << 16))
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: %s: a width of %d", s->name, projection, c->embed_dim);
+    if (c->has_itm && !c->qformer.vocab_size)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: itm_head without the Q-Former's text layers", s->name);
+    return NOEMA_OK;
+}
+
+/* ---- language models ---- */
+
+/* `prefix` + name, with %d in place. */
+static const char *lm_name(char full[160], const char *prefix, const char *name)
+{
+    snprintf(full, 160, "%s%s", prefix, name);
+    return full;
+}
+
+static noema_status opt_config(nm_blip2_cfg *all, const nm_source *s, const json_t *j, const char *prefix, noema_error *err)
+{
+    nm_opt_cfg *c = &all->opt;
+    char a[160];
+    snprintf(all->lm_body, sizeof all->lm_body, "%s", nm_source_has(s, lm_name(a, prefix, "model.decoder.embed_tokens.weight")) ? "model." : "");
+    char body[96];
+    snprintf(body, sizeof body, "%s%sdecoder.", prefix, all->lm_body);
+    int64_t vocab = nm_source_dim(s, lm_name(a, body, "embed_tokens.weight"), 0), width = nm_source_dim(s, a, 1);
+    int64_t rows = nm_source_dim(s, lm_name(a, body, "embed_positions.weight"), 0), mlp = nm_source_dim(s, lm_name(a, body, "layers.0.fc1.weight"), 0);
+    if (!size_ok(vocab, 1 << 24) || !size_ok(width, 1 << 16) || !size_ok(rows, 1 << 20) || !size_ok(mlp, 1 << 20))
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: %s*: vocabulary %lld, width %lld, %lld positions make no OPT", s->name, body, (long long)vocab,
+                       (long long)width, (long long)rows);
+    if (!nm_json_bool(j, "do_layer_norm_before", true) || nm_source_has(s, lm_name(a, body, "project_in.weight")))
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: OPT with norms behind its layers or with project_in (350m) is not supported", s->name);
+    *c = (nm_opt_cfg){ .vocab_size = (int)vocab, .width = (int)width, .positions = (int)rows, .mlp = (int)mlp, .eps = 1e-5f };
+    c->layers = nm_source_count(s, lm_name(a, body, "layers.%d.fc1.weight"));
+    c->final_norm = nm_source_has(s, lm_name(a, body, "final_layer_norm.weight"));
+    all->lm_width = c->width;
+    all->bos = (int)nm_json_int(j, "bos_token_id", 2);
+    all->pad = (int)nm_json_int(j, "pad_token_id", 1);
+    noema_status st = heads(&c->heads, j, c->width, c->width == 2560 || c->width == 4096 ? 32 : 0, "text_config", s, err);
+    return st == NOEMA_OK ? activation(&c->act, nm_json_str(j, "activation_function", "relu"), s, err) : st;
+}
+
+/* transformers: "gated-gelu" means the tanh form, unless dense_act_fn says otherwise; the authors of BLIP-2 set the exact one. */
+static const char *t5_activation(const nm_blip2_cfg *c, const json_t *j)
+{
+    const char *form = nm_json_str(j, "feed_forward_proj", "relu"), *dash = strrchr(form, '-');
+    if (c->scheme == NM_BLIP2_OFFICIAL)
+        return "gelu";
+    return nm_json_str(j, "dense_act_fn", strcmp(form, "gated-gelu") == 0 ? "gelu_new" : dash ? dash + 1 : form);
+}
+
+static noema_status t5_config(nm_blip2_cfg *all, const nm_source *s, const json_t *j, const char *prefix, noema_error *err)
+{
+    nm_t5_cfg *c = &all->t5;
+    char a[160];
+    int64_t vocab = nm_source_dim(s, lm_name(a, prefix, "shared.weight"), 0), width = nm_source_dim(s, a, 1);
+    int64_t inner = nm_source_dim(s, lm_name(a, prefix, "encoder.block.0.layer.0.SelfAttention.q.weight"), 0);
+    c->gated = nm_source_has(s, lm_name(a, prefix, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"));
+    int64_t mlp = nm_source_dim(s, lm_name(a, prefix, c->gated ? "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
+                                                               : "encoder.block.0.layer.1.DenseReluDense.wi.weight"), 0);
+    int64_t buckets = nm_source_dim(s, lm_name(a, prefix, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"), 0);
+    int64_t heads = nm_source_dim(s, a, 1), distance = nm_json_int(j, "relative_attention_max_distance", 128);
+    if (!size_ok(vocab, 1 << 24) || !size_ok(width, 1 << 16) || !size_ok(inner, 1 << 16) || !size_ok(mlp, 1 << 20) || !size_ok(buckets, 1 << 12) ||
+        buckets < 4 || !size_ok(heads, 1 << 10) || inner % heads || inner / heads > 256 || distance <= buckets / 2 || distance > 1 << 20)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: %s*: vocabulary %lld, width %lld, %lld heads of %lld, %lld buckets make no T5", s->name, prefix,
+                       (long long)vocab, (long long)width, (long long)heads, (long long)inner, (long long)buckets);
+    c->vocab_size = (int)vocab;
+    c->width = all->lm_width = (int)width;
+    c->inner = (int)inner;
+    c->mlp = (int)mlp;
+    c->heads = (int)heads;
+    c->buckets = (int)buckets;
+    c->max_distance = (int)distance;
+    c->layers = nm_source_count(s, lm_name(a, prefix, "encoder.block.%d.layer.0.layer_norm.weight"));
+    c->decoder_layers = nm_source_count(s, lm_name(a, prefix, "decoder.block.%d.layer.0.layer_norm.weight"));
+    c->logits_scale = nm_source_has(s, lm_name(a, prefix, "lm_head.weight")) ? 1 : 1 / sqrtf((float)width);
+    all->bos = (int)nm_json_int(j, "decoder_start_token_id", nm_json_int(j, "pad_token_id", 0));
+    all->pad = (int)nm_json_int(j, "pad_token_id", 0);
+    noema_status st = activation(&c->act, t5_activation(all, j), s, err);
+    return st == NOEMA_OK ? eps(&c->eps, j, "layer_norm_epsilon", 1e-6, s, err) : st;
+}
+
+static noema_status lm_config(nm_blip2 *m, const nm_source *s, const nm_source *lm, noema_error *err)
+{
+    nm_blip2_cfg *c = &m->cfg;
+    bool hf = c->scheme == NM_BLIP2_HF;
+    const char *projection = hf ? "language_projection.weight" : c->lm == NM_LM_OPT ? "opt_proj.weight" : "t5_proj.weight";
+    const char *prefix = lm->file != s->file ? "" : hf ? "language_model." : c->lm == NM_LM_OPT ? "opt_model." : "t5_model.";
+    const json_t *j = lm->file != s->file ? lm->config : nm_json_get(s->config, "text_config"), *own = nm_json_get(s->config, "text_config");
+    json_t *both = json_object(); /* what --config says, and over it the language model's own configuration */
+    if (!both || (own && own != j && json_object_update(both, (json_t *)(uintptr_t)own)) || (j && json_object_update(both, (json_t *)(uintptr_t)j))) {
+        json_decref(both);
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", s->name);
+    }
+    noema_status st = c->lm == NM_LM_OPT ? opt_config(c, lm, both, prefix, err) : t5_config(c, lm, both, prefix, err);
+    c->eos = (int)nm_json_int(both, "eos_token_id", c->lm == NM_LM_OPT ? 2 : 1);
+    json_decref(both);
+    if (st == NOEMA_OK && (nm_source_dim(s, projection, 0) != c->lm_width || nm_source_dim(s, projection, 1) != c->qformer.width))
+        st = nm_fail(err, NOEMA_E_MISMATCH, "%s: %s: expected [%d, %d] for this language model, got [%lld, %lld]", s->name, projection, c->lm_width,
+                     c->qformer.width, (long long)nm_source_dim(s, projection, 0), (long long)nm_source_dim(s, projection, 1));
+    return st;
+}
+
+/* ---- generation ---- */
+
+typedef struct rules { json_t *generation; const json_t *config, *text; } rules;
+static double rule(const rules *r, const char *key, double dflt)
+{
+    return nm_json_num(r->generation, key, nm_json_num(r->config, key, nm_json_num(r->text, key, dflt)));
+}
+
+/* A folder decodes greedily, 20 new ids, unless its generation_config.json says otherwise (transformers' defaults). */
+static noema_status folder_generation(nm_blip2_cfg *c, const nm_source *s, noema_error *err)
+{
+    char *path = nm_path_join(s->dir, "generation_config.json");
+    rules r = { .config = s->config, .text = nm_json_get(s->config, "text_config") };
+    if (path && nm_file_exists(path) && !(r.generation = nm_json_load(path, err))) {
+        free(path);
+        return err ? err->code : NOEMA_E_FORMAT;
+    }
+    free(path);
+    double beams = rule(&r, "num_beams", 1), most = rule(&r, "max_length", 20), least = rule(&r, "min_length", 0), fresh = rule(&r, "max_new_tokens", 0);
+    c->beams = beams >= 1 && beams <= 1024 ? (int)beams : 1;
+    c->max_length = most >= 2 && most <= 1 << 20 ? (int)most : 20;
+    c->max_new = fresh >= 1 && fresh <= 1 << 20 ? (int)fresh : c->max_length == 20 ? 20 : 0;
+    c->min_length = least >= 0 && least <= 1 << 20 ? (int)least : 0;
+    c->repetition_penalty = rule(&r, "repetition_penalty", 1);
+    c->length_penalty = rule(&r, "length_penalty", 1);
+    c->early_stopping = nm_json_bool(r.generation, "early_stopping", false);
+    c->beam_rule = 500;
+    double eos = nm_json_num(r.generation, "eos_token_id", nm_json_num(r.text, "eos_token_id", c->eos));
+    c->eos = eos >= 0 && eos < 1 << 24 ? (int)eos : c->eos;
+    if (c->lm == NM_LM_OPT)
+        c->bos = (int)nm_json_int(r.text, "bos_token_id", c->bos);
+    else
+        c->bos = (int)nm_json_num(r.generation, "decoder_start_token_id", c->bos);
+    c->image_token = (int)nm_json_int(s->config, "image_token_index", nm_json_int(s->config, "image_token_id", -1));
+    json_decref(r.generation);
+    return NOEMA_OK;
+}
+
+/* blip2_opt.py, blip2_t5.py, blip2_qformer.py: generate(). T5's max_length there counts new ids alone. */
+static void authors_generation(nm_blip2_cfg *c)
+{
+    c->beams = c->lm ? 5 : 3;
+    c->max_length = 30;
+    c->max_new = c->lm == NM_LM_T5 ? 30 : 0;
+    c->min_length = c->lm ? 1 : 10;
+    c->repetition_penalty = c->length_penalty = 1;
+    c->beam_rule = 433;
+    c->image_token = -1;
+    c->prompt_limit = c->lm == NM_LM_OPT ? 32 : 0;
+    if (c->lm == NM_LM_OPT)
+        c->eos = -1; /* the id of a line feed, which the tokenizer knows */
+}
+
+static noema_status preprocessing(nm_blip2 *m, const nm_source *s, noema_error *err)
+{
+    nm_model *b = &m->base;
+    if (m->cfg.scheme == NM_BLIP2_OFFICIAL)
+        return nm_preprocess_named(&b->preprocess, "blip", b->image_height, b->image_width, err);
+    char *path = nm_path_join(s->dir, "preprocessor_config.json");
+    noema_status st = path && nm_file_exists(path) ? nm_preprocess_from_file(&b->preprocess, path, err)
+                                                   : nm_preprocess_named(&b->preprocess, "hf5_blip", b->image_height, b->image_width, err);
+    free(path);
+    if (st == NOEMA_OK && (b->preprocess.fit == NM_FIT_SQUASH || (s->options && s->options->image_height > 0))) {
+        b->preprocess.size_h = b->image_height;
+        b->preprocess.size_w = b->image_width;
+    }
+    return st;
+}
+
+static void tokenizer_options(nm_blip2 *m)
+{
+    const nm_blip2_cfg *c = &m->cfg;
+    nm_model *b = &m->base;
+    b->tok = noema_tokenizer_options_default();
+    if (c->lm) { /* no cut: the prompt's limit and the positions are looked after where rows are made */
+        b->context_length = c->lm == NM_LM_OPT ? c->opt.positions - NM_OPT_OFFSET : 0;
+        if (c->lm == NM_LM_T5)
+            b->tok.kind = NOEMA_TOKENIZER_T5;
+        return;
+    }
+    b->tok.context_length = b->context_length = c->qformer.max_positions;
+    if (c->scheme == NM_BLIP2_OFFICIAL) {
+        b->tok.extra_tokens = extra_tokens;
+        b->tok.n_extra_tokens = 1;
+    }
+}
+
+noema_status nm_blip2_configure(nm_blip2 *m, const nm_source *s, const nm_source *vision, const nm_source *lm, noema_error *err)
+{
+    nm_blip2_cfg *c = &m->cfg;
+    nm_model *b = &m->base;
+    noema_status st = vision_config(m, s, vision, err);
+    if (st == NOEMA_OK)
+        st = qformer_config(m, s, err);
+    if (st == NOEMA_OK)
+        st = heads_config(c, s, err);
+    if (st == NOEMA_OK && c->qformer.cross_width != c->vit.width)
+        st = nm_fail(err, NOEMA_E_MISMATCH, "%s: cross-attention takes %d columns, the image encoder %s gives %d", s->name, c->qformer.cross_width,
+                     vision->path, c->vit.width);
+    if (st == NOEMA_OK && c->lm)
+        st = lm_config(m, s, lm, err);
+    if (st != NOEMA_OK)
+        return st;
+    b->image_height = c->vit.image_height;
+    b->image_width = c->vit.image_width;
+    b->image_tokens = c->vit.image_height / c->vit.patch_height * (c->vit.image_width / c->vit.patch_width) + 1;
+    b->has_image = true;
+    b->has_text = c->lm || c->qformer.vocab_size;
+    b->embed_dim = c->has_itc ? c->embed_dim : c->qformer.width;
+    b->image_vectors = c->has_itc ? c->qformer.queries : 0;
+    b->logit_scale = 1;
+    c->text_limit = c->scheme == NM_BLIP2_OFFICIAL ? 32 : 0; /* max_txt_len of blip2_image_text_matching.py */
+    tokenizer_options(m);
+    if (c->scheme == NM_BLIP2_OFFICIAL)
+        authors_generation(c);
+    else if ((st = folder_generation(c, s, err)) != NOEMA_OK)
+        return st;
+    return preprocessing(m, s, err);
+}

@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""match, embed, caption and ask with BLIP-2 against the references' results on the tiny models: the authors' files in their parts,
+folders in both layouts, and what is said about parts that are not there."""
+import json
+import shutil
+
+from harness import SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
+
+IMAGES = [golden("blip2", "images", f"image{i}.png") for i in range(4)]
+VOCAB = SHARED / "blip2" / "bert_vocab.txt"
+NAMES = {"num_beams": "beams", "max_length": "max-length", "min_length": "min-length", "num_captions": "n-best", "num_return_sequences": "n-best",
+         "max_new_tokens": "max-new", "min_new_tokens": "min-new", "repetition_penalty": "repetition-penalty", "length_penalty": "length-penalty"}
+
+
+def load(name, tensors=None):
+    return json.loads(golden("blip2", f"{name}.json").read_text()), read_safetensors(golden("blip2", f"{tensors or name}.safetensors"))
+
+
+def config(arch, name):
+    """What the tensors do not show."""
+    path = TMP / f"{name}.config.json"
+    v, q = arch["vision"], arch["qformer"]
+    path.write_text(json.dumps({
+        "vision_config": {"num_attention_heads": v["heads"], "layer_norm_eps": v["layer_norm_eps"]},
+        "qformer_config": {"num_attention_heads": q["num_attention_heads"], "layer_norm_eps": q["layer_norm_eps"]}}))
+    return path
+
+
+def listed(option, values):
+    return [x for v in values for x in (option, v)]
+
+
+def flags(settings):
+    out = []
+    for key, value in settings.items():
+        out += ["--greedy"] if key == "num_beams" and value == 1 else [f"--{NAMES[key]}", str(value)]
+    return out
+
+
+def stage1(*more):
+    j, _ = load("stage1", "stage1_features")
+    return ["-m", golden("blip2", "lavis", "blip2_pretrained.pth"), "--config", config(j["arch"], "stage1"), "--dtype", "f32", *more]
+
+
+def stage2(kind, *more):
+    j, _ = load(kind)
+    file, folder = {"opt": ("blip2_pretrained_opt.pth", "opt"), "t5": ("blip2_pretrained_flant5.pth", "flan_t5")}[kind]
+    return ["-m", golden("blip2", "lavis", file), "--language-model", golden("blip2", "lavis", folder), "--config", config(j["arch"], kind), "--dtype", "f32",
+            *more]
+
+
+def vectors():
+    _, t = load("stage1", "stage1_features")
+    r = run("embed", *stage1(), *IMAGES)
+    exits(r, 0, "pictures without a tokenizer")
+    close([x for row in r.rows() for v in row["embedding"] for x in v], t["image_embeds_proj"][2], 5e-6, "image_embeds_proj")
+    equal([(row["dim"], len(row["embedding"])) for row in r.rows()], [(20, 8)] * 4, "a vector per query")
+    r = run("embed", *stage1(), *IMAGES, "--out", TMP / "v.npy")
+    exits(r, 0, "--out")
+    equal(tuple(read_npy(TMP / "v.npy")[1]), (4, 8, 20), "[n, queries, dim]")
+    close(read_npy(TMP / "v.npy")[2], t["image_embeds_proj"][2], 5e-6, "in --out")
+    write_npy(TMP / "p.npy", t["pixel_values"][1], t["pixel_values"][2])
+    r = run("embed", *stage1(), TMP / "p.npy")
+    close([x for row in r.rows() for v in row["embedding"] for x in v], t["image_embeds_proj"][2][:2 * 8 * 20], 5e-6, "tensors")
+    r = run("inspect", "activations", *stage1(), *IMAGES, "--out", TMP / "a.safetensors")
+    exits(r, 0, "activations")
+    a = read_safetensors(TMP / "a.safetensors")
+    for name in [n for n in t if n.startswith(("vision.", "image.")) and "mask" not in n]:
+        close(a[name][2], t[name][2], 1e-4, name)
+    close(a["query_output"][2], t["image_embeds"][2], 1e-4, "image_embeds")
+    exits(run("classify", *stage1(), "--labels", "a,b", IMAGES[0]), 3, "texts need a tokenizer")
+    e, et = load("eva_resized")
+    size = str(e["run_image_size"])
+    r = run("inspect", "activations", *stage1("--image-size", size), *IMAGES, "--out", TMP / "b.safetensors")
+    exits(r, 0, "another size")
+    b = read_safetensors(TMP / "b.safetensors")
+    close(b["vision.ln_vision"][2][:len(et["ln_vision"][2])], et["ln_vision"][2], 5e-5, "ln_vision at another size")
+    close(b["query_output"][2], et["image_embeds"][2], 1e-4, "image_embeds at another size")
+    c, ct = load("clip_vit_L")
+    cfg = TMP / "clip.config.json"
+    cfg.write_text(json.dumps({"vision_config": {"num_attention_heads": c["arch"]["heads"]}, "qformer_config": {"num_attention_heads": 4}}))
+    base = ["-m", golden("blip2", "lavis", "blip2_pretrained.pth"), "--vision", golden("blip2", "lavis", "clip_vit_L.pth"), "--config", cfg, "--dtype", "f32"]
+    r = run("inspect", "activations", *base, *IMAGES, "--out", TMP / "c.safetensors")
+    exits(r, 0, "CLIP's image encoder")
+    got = read_safetensors(TMP / "c.safetensors")
+    for name in ("ln_pre", "block.0", "block.1"):
+        close(got[f"vision.{name}"][2], ct[name][2], 5e-5, f"clip {name}")
+    r = run("inspect", "activations", *base, "--image-size", "70", IMAGES[0], "--out", TMP / "d.safetensors")
+    close(read_safetensors(TMP / "d.safetensors")["vision.block.1"][2], ct["size70.output"][2], 5e-5, "clip at another size")
+    exits(run("embed", *stage2("opt"), IMAGES[0]), 3, "stage 2 has no vectors")
+    r = run("inspect", "activations", *stage2("opt"), *IMAGES, "--out", TMP / "o.safetensors")
+    exits(r, 0, "stage 2 activations")
+    close(read_safetensors(TMP / "o.safetensors")["opt_proj"][2], load("opt")[1]["opt_proj"][2], 1e-4, "opt_proj")
+    r = run("embed", *stage1("--tokenizer", VOCAB), "--text", "a", IMAGES[0], "--out", TMP / "n.npy")
+    exits(r, 1 if VOCAB.exists() else 3, "texts and pictures in one file")
+
+
+def matching():
+    j, t = load("stage1", "stage1_features")
+    m = stage1("--tokenizer", VOCAB)
+    args = listed("--image", IMAGES) + listed("--text", j["captions"])
+    row = run("match", *m, *args).rows()[0]
+    close(sum(row["scores"], []), t["itc"][2], 5e-6, "itc")
+    temp = j["losses"]["temp"]
+    check(row["probs"] is not None and abs(sum(row["probs"][0]) - 1) < 1e-5, "softmax over temp")
+    check(abs(row["probs"][0][1] / row["probs"][0][0] - 2.718281828 ** ((row["scores"][0][1] - row["scores"][0][0]) / temp)) < 1e-3, "temp divides")
+    for token in (None, "cls"):
+        row = run("match", *m, *args, "--head", "itm", *(["--itm-token", token] if token else [])).rows()[0]
+        close(sum(row["scores"], []), t["itm_logits"][2][1::2], 3e-5, "itm logits")
+        close(sum(row["probs"], []), t["itm_prob"][2], 1e-5, "itm probabilities")
+    r = run("match", *m, *args, "--head", "itm", "--itm-token", "enc")
+    exits(r, 3, "no [ENC]")
+    contains(r.err, "[ENC]", "why")
+    r = run("embed", *m, *listed("--text", j["captions"]))
+    first = [x for i in range(4) for x in t["text_embeds_proj"][2][i * 11 * 20:i * 11 * 20 + 20]]
+    close([x for row in r.rows() for x in row["embedding"]], first, 5e-6, "text_embeds_proj")
+    row = run("classify", *m, "--labels", "two dogs playing in the snow,a small blue boat", IMAGES[0]).rows()[0]
+    itc = t["itc"][2]
+    want = 1 / (1 + 2.718281828 ** (100 * (itc[2] - itc[1])))
+    close([x["prob"] for x in row["labels"] if x["label"].startswith("two")], [want], 1e-3, "classes by the best query")
+    long = "two dogs " * 400
+    exits(run("match", *m, "--image", IMAGES[0], "--text", long, "--head", "itm"), 0, "a long text is cut")
+    k = j["retrieval"]
+    args = listed("--image", IMAGES) + listed("--text", k["texts"])
+    itc, itm = run("match", *m, *args).rows()[0]["scores"], run("match", *m, *args, "--head", "itm").rows()[0]["scores"]
+    for i in range(4):
+        for n in range(6):
+            if k["score_i2t"][i][n] > -99:
+                close([itc[i][n] + itm[i][n]], [k["score_i2t"][i][n]], 1e-4, "rerank")
+
+
+def stage1_captions():
+    j, _ = load("stage1", "stage1_features")
+    m = stage1("--tokenizer", VOCAB)
+    for c in j["captions_generated"]:
+        n = c["num_beams"]
+        row = run("caption", *m, "--beams", str(n), "--max-length", str(c["max_length"]), "--min-length", str(c["min_length"]),
+                  golden("blip2", "images", c["image"])).rows()[0]
+        equal(row["caption"], c["caption"], f"stage 1, {n} beams")
+        if n > 1:
+            close([row["score"]], [c["score"]], 1e-4, "score")
+    want = [c for c in j["captions_generated"] if c["num_beams"] == 3 and c["max_length"] == 30 and c["min_length"] == 10]
+    equal([x["caption"] for x in run("caption", *m, *[golden("blip2", "images", c["image"]) for c in want]).rows()], [c["caption"] for c in want],
+          "the authors' defaults")
+    exits(run("ask", *m, "--question", "what?", IMAGES[0]), 3, "stage 1 answers nothing")
+
+
+def written(kind):
+    j, _ = load(kind)
+    m = stage2(kind)
+    for r in j["runs"]:
+        s = dict(r["settings"])
+        if kind == "t5" and "max_length" in s:
+            s["max_new_tokens"] = s.pop("max_length")  # T5's generate() there counts new ids alone
+        out = run("caption", *m, *flags(s), *(["--prompt", r["prompt"]] if r["prompt"] else []), golden("blip2", "images", r["image"]))
+        exits(out, 0, r["name"])
+        row = out.rows()[0]
+        equal(row["caption"], r["captions"][0], f"{kind} {r['name']} {r['image']}")
+        if r.get("scores"):
+            close([row["score"]], r["scores"][:1], 1e-4, f"{kind} {r['name']}")
+        if len(r["captions"]) > 1:
+            equal([x["caption"] for x in row["n_best"]], r["captions"], "n best")
+            close([x["score"] for x in row["n_best"]], r["scores"], 1e-4, "n best")
+    default = [r for r in j["runs"] if r["name"] == "default"]
+    out = run("caption", *m, *[golden("blip2", "images", r["image"]) for r in default])
+    equal([x["caption"] for x in out.rows()], [r["captions"][0] for r in default], "several pictures at once")
+    v = j["vqa"]
+    for i, q in enumerate(v["questions"]):
+        row = run("ask", *m, "--question", q, "--prompt", "{}", IMAGES[i]).rows()[0]
+        equal(row["answer"], v["single_answers"][i], q)
+        equal(row["question"], q, "question")
+    a = run("ask", *m, "--question", "what is it?", IMAGES[0]).rows()[0]
+    b = run("ask", *m, "--question", "Question: what is it? Short answer:", "--prompt", "{}", IMAGES[0]).rows()[0]
+    equal([a["answer"], a["score"]], [b["answer"], b["score"]], "the template")
+    first = run("caption", *m, "--sample", "--seed", "5", *IMAGES)
+    equal(first.out, run("caption", *m, "--sample", "--seed", "5", *IMAGES).out, "the same seed")
+    r = run("caption", *m, IMAGES[0], TMP / "none.png", IMAGES[1])
+    exits(r, 2, "one bad picture")
+    equal(len(r.rows()), 2, "the others are done")
+    r = run("ask", *m, "--question", "what is in the picture " * 450, IMAGES[0])
+    exits(r, 0, "a question of 10,000 characters")
+    exits(run("ask", *m, "--question", "a", "--answers", golden("blip2", f"{kind}.json"), IMAGES[0]), 3, "no ranking")
+
+
+def folder(kind):
+    j, _ = json.loads(golden("blip2", f"hf_{kind}.json").read_text()), None
+    m = ["-m", SHARED / "blip2" / f"hf_{kind}", "--dtype", "f32"]
+    for r in j["runs"]:
+        if "per_image" not in r:
+            for i, prompt in enumerate(r["prompts"]):
+                row = run("caption", *m, "--beams", "3", "--max-new", "10", "--prompt", prompt, IMAGES[i]).rows()[0]
+                equal(row["caption"], r["texts"][i][len(prompt):].strip() if kind == "opt" else r["texts"][i].strip(), r["name"])
+            continue
+        options = ["--prompt", r["prompt"]] if r["prompt"] else []
+        for want in r["per_image"]:
+            row = run("caption", *m, *options, *flags(r["settings"]), golden("blip2", "images", want["image"])).rows()[0]
+            cut = len(r["prompt"]) if kind == "opt" else 0
+            equal(row["caption"], want["texts"][0][cut:].strip(), f"hf {kind} {r['name']}")
+            if want.get("scores"):
+                equal([x["caption"] for x in row["n_best"]], [x[cut:].strip() for x in want["texts"]], f"hf {kind} {r['name']}")
+                close([x["score"] for x in row["n_best"]], want["scores"], 1e-4, f"hf {kind} {r['name']}")
+    old = TMP / f"old_{kind}"
+    shutil.copytree(SHARED / "blip2" / f"hf_{kind}", old)
+    cfg = json.loads((old / "config.json").read_text())
+    cfg.pop("image_token_index")
+    (old / "config.json").chmod(0o644)
+    (old / "config.json").write_text(json.dumps(cfg))
+    new = run("caption", *m, *IMAGES)
+    equal(run("caption", "-m", old, "--dtype", "f32", *IMAGES).out, new.out, "the older layout writes the same")
+    texts = {r["name"]: r.get("prompt") for r in j["runs"]}
+    for r in json.loads(golden("blip2", "hf_old_layout.json").read_text())[kind]:
+        prompt = texts[r["run"]]
+        row = run("caption", "-m", old, "--dtype", "f32", "--beam-rule", "4.33", *flags(r["settings"]), *(["--prompt", prompt] if prompt else []),
+                  golden("blip2", "images", r["image"])).rows()[0]
+        if r["scores"]:
+            close([x["score"] for x in row["n_best"]], r["scores"], 1e-4, f"older layout {r['run']}")
+
+
+def retrieval_folder():
+    j, t = load("hf_itm")
+    m = ["-m", SHARED / "blip2" / "hf_itm", "--dtype", "f32"]
+    args = listed("--image", IMAGES) + listed("--text", j["captions"])
+    row = run("match", *m, *args).rows()[0]
+    close(sum(row["scores"], []), t["itc"][2], 5e-6, "itc of a folder")
+    equal(row["probs"], None, "no temperature")
+    row = run("match", *m, *args, "--head", "itm").rows()[0]
+    close(sum(row["scores"], []), t["itm_logits"][2][1::2], 3e-5, "itm of a folder")
+    close([x for row in run("embed", *m, *IMAGES).rows() for v in row["embedding"] for x in v], t["image_embeds"][2], 5e-6, "image_embeds of a folder")
+    close([x for row in run("embed", *m, *listed("--text", j["captions"])).rows() for x in row["embedding"]], t["text_embeds"][2], 5e-6,
+          "text_embeds of a folder")
+    exits(run("caption", *m, IMAGES[0]), 3, "writes nothing")
+
+
+def parts():
+    """What is missing is named."""
+    alone = TMP / "alone"
+    alone.mkdir()
+    for name in ("blip2_pretrained.pth", "blip2_pretrained_opt.pth", "blip2_pretrained_flant5.pth"):
+        shutil.copy(golden("blip2", "lavis", name), alone / name)
+    j, _ = load("stage1", "stage1_features")
+    cfg = config(j["arch"], "alone")
+    r = run("embed", "-m", alone / "blip2_pretrained.pth", "--config", cfg, IMAGES[0])
+    exits(r, 3, "no image encoder")
+    contains(r.err, "--vision", "named")
+    contains(r.err, "eva_vit_g.pth", "named")
+    for name in ("blip2_pretrained_opt.pth", "blip2_pretrained_flant5.pth"):
+        r = run("caption", "-m", alone / name, "--vision", golden("blip2", "lavis", "eva_vit_g.pth"), "--config", cfg, IMAGES[0])
+        exits(r, 3, "no language model")
+        contains(r.err, "--language-model", "named")
+    r = run("caption", "-m", alone / "blip2_pretrained_opt.pth", "--vision", golden("blip2", "lavis", "eva_vit_g.pth"), "--language-model", TMP / "nowhere",
+            "--config", cfg, IMAGES[0])
+    exits(r, 3, "no such folder")
+    r = run("caption", *stage2("opt")[:2], "--language-model", golden("blip2", "lavis", "flan_t5"), "--config", cfg, IMAGES[0])
+    exits(r, 3, "a language model of the other kind")
+    r = run("embed", "-m", golden("blip2", "lavis", "blip2_pretrained.pth"), IMAGES[0])
+    exits(r, 3, "heads are not known")
+    contains(r.err, "num_attention_heads", "what is missing")
+    r = run("embed", *stage1(), "--vision", golden("blip2", "lavis", "blip2_pretrained.pth"), IMAGES[0])
+    exits(r, 3, "no image encoder in that file")
+    bare = TMP / "bare"
+    bare.mkdir()
+    for name in ("config.json", "pytorch_model.bin"):
+        shutil.copy(golden("blip2", "lavis", "opt", name), bare / name)
+    r = run("caption", *[bare if x == golden("blip2", "lavis", "opt") else x for x in stage2("opt")], IMAGES[0])
+    exits(r, 3, "a language model without its tokenizer")
+    contains(r.err, "tokenizer", "named")
+    r = run("models", "info", *stage1())
+    exits(r, 0, "models info")
+    contains(r.out, "blip2", "family")
+
+
+vectors()
+parts()
+written("opt")
+if VOCAB.exists():
+    matching()
+    stage1_captions()
+    written("t5")
+    folder("opt")
+    folder("t5")
+    retrieval_folder()
+else:
+    skip("shared/golden/blip2: everything with BERT's or T5's vocabulary")
+finish()
