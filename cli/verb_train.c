@@ -70,6 +70,13 @@ void cli_train_read(cli *c, noema_train_options *o, cli_train_view *v)
     o->seed = (uint64_t)cli_int(c, "seed", 0);
     o->lock_image = cli_flag(c, "lock-image");
     o->lock_text = cli_flag(c, "lock-text");
+    o->lock_image_unlocked_groups = cli_int(c, "lock-image-unlocked-groups", 0);
+    o->image_layer_decay = cli_num(c, "image-layer-decay", 0);
+    o->text_layer_decay = cli_num(c, "text-layer-decay", 0);
+    o->lora_rank = cli_int(c, "lora-rank", 0);
+    o->lora_alpha = cli_num(c, "lora-alpha", 0);
+    o->lora_targets = cli_str(c, "lora-targets", NULL);
+    o->lora = cli_str(c, "lora", NULL);
     o->siglip = cli_flag(c, "siglip");
     o->no_shuffle = cli_flag(c, "no-shuffle");
     o->no_augment = cli_flag(c, "no-augment");

@@ -50,6 +50,12 @@ typedef struct noema_train_options {
     const char *precision;      /* "fp32" | "amp_bf16" */
     uint64_t seed;
     int lock_image, lock_text, siglip, no_shuffle, no_augment;
+    int64_t lock_image_unlocked_groups; /* of a locked image tower the last n groups are trained: projection, last block with ln_post, ... */
+    double image_layer_decay, text_layer_decay; /* learning rates fall by this factor per group from the end; 0: off */
+    int64_t lora_rank;          /* 0: off; else W + alpha / rank * B A on the targets is trained and nothing else of the model */
+    double lora_alpha;          /* 0: the rank */
+    const char *lora_targets;   /* of q, k, v, out, fc, proj, separated by commas; NULL: "q,v" */
+    const char *lora;           /* a safetensors file of adapters to start from, or NULL: A drawn, B zero */
     noema_train_fn *progress;
     void *progress_user;
     /* called for each row that cannot be used; the others go on */
@@ -60,7 +66,8 @@ typedef struct noema_train_options {
 
 NOEMA_API void noema_train_options_default(noema_train_options *o);
 
-/* Runs to the end of the last epoch. Writes LOGS/NAME: config.json, log.jsonl, curves.svg, checkpoints/epoch_N.pt (open_clip's layout).
+/* Runs to the end of the last epoch. Writes LOGS/NAME: config.json, log.jsonl, curves.svg, checkpoints/epoch_N.pt (open_clip's layout),
+ * the model as open_clip_model.safetensors (with LoRA: merged) and lora.safetensors, the adapters alone.
  * NOEMA_E_FORMAT with the step and layer in the message when the loss or a gradient is not finite: what was written before stays. */
 NOEMA_API noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err);
 

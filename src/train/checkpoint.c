@@ -267,7 +267,10 @@ static void apply_weights(const reader *r)
         else if (p->ema)
             memcpy(p->ema, p->w->f32, p->n * sizeof *p->ema);
     }
-    t->model->logit_scale = exp((double)t->logit_scale->w->f32[0]);
+    if (t->logit_scale)
+        t->model->logit_scale = exp((double)t->logit_scale->w->f32[0]);
+    if (t->lora)
+        nm_lora_merge(t->lora, t->pool);
 }
 
 static noema_status load_from(reader *r, int64_t *epoch, int64_t *step)

@@ -66,6 +66,11 @@ int nm_layer_group(const char *name, int layers, nm_group_rule rule)
     return rule == NM_GROUPS_OPEN_CLIP && IS_ANY(name, last_norm) ? layers : layers + 1;
 }
 
+bool nm_is_projection(const char *name)
+{
+    return nm_tower_of(name) == NM_TOWER_IMAGE && (strcmp(below(name), "proj") == 0 || starts(below(name), "head.proj."));
+}
+
 double nm_layer_scale(const char *name, int layers, double decay, nm_group_rule rule)
 {
     return nm_tower_of(name) == NM_TOWER_NONE ? 1 : pow(decay, layers + 1 - nm_layer_group(name, layers, rule));

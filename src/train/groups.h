@@ -7,6 +7,8 @@
 #ifndef NM_GROUPS_H
 #define NM_GROUPS_H
 
+#include <stdbool.h>
+
 typedef enum nm_tower { NM_TOWER_NONE, NM_TOWER_IMAGE, NM_TOWER_TEXT } nm_tower;
 typedef enum nm_group_rule { NM_GROUPS_OPEN_CLIP, NM_GROUPS_BEIT } nm_group_rule;
 
@@ -15,6 +17,8 @@ nm_tower nm_tower_of(const char *name);
 /* Number of the block that the name speaks of, or -1. */
 int nm_block_of(const char *name);
 int nm_layer_group(const char *name, int layers, nm_group_rule rule);
+/* The projection of the image tower, behind the features. */
+bool nm_is_projection(const char *name);
 /* decay^(layers + 1 - group); 1 outside the towers. */
 double nm_layer_scale(const char *name, int layers, double decay, nm_group_rule rule);
 

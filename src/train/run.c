@@ -47,7 +47,14 @@ void noema_train_options_default(noema_train_options *o)
 static noema_status train_options(const noema_train_options *o, bool transformer, nm_train_options *t, noema_error *err)
 {
     *t = (nm_train_options){ .weight_decay = o->wd, .clip_norm = o->grad_clip_norm, .ema_decay = o->ema_decay, .siglip = o->siglip != 0,
-                             .lock_image = o->lock_image != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed };
+                             .lock_image = o->lock_image != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed,
+                             .unlocked_groups = (int)o->lock_image_unlocked_groups, .image_layer_decay = o->image_layer_decay,
+                             .text_layer_decay = o->text_layer_decay };
+    t->lora = (nm_lora_options){ .rank = o->lora_rank, .alpha = o->lora_alpha != 0 ? o->lora_alpha : (double)o->lora_rank, .targets = o->lora_targets,
+                                 .image = !o->lock_image, .text = !o->lock_text, .seed = o->seed };
+    if (o->lock_image_unlocked_groups < 0 || o->lock_image_unlocked_groups > 1 << 16 || o->lora_rank < 0 || o->lora_rank > 1 << 16 ||
+        !(o->image_layer_decay >= 0) || !(o->text_layer_decay >= 0) || (!o->lora_rank && (o->lora || o->lora_targets || o->lora_alpha != 0)))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "unlocked groups, LoRA rank and layer decay must not be negative; the other LoRA options need a rank");
     if (strcmp(o->opt, "adamw") == 0)
         t->opt.kind = NM_OPT_ADAMW;
     else if (strcmp(o->opt, "sgd") == 0)
@@ -115,15 +122,18 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     json_t *j = json_object();
     const struct { const char *key, *value; } texts[] = {
         { "model", o->model }, { "config", o->config }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
-        { "val_data", o->val_data }, { "opt", o->opt }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision },
+        { "val_data", o->val_data }, { "lora_targets", o->lora_targets }, { "lora", o->lora },
+        { "opt", o->opt }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision },
     };
     const struct { const char *key; double value; } numbers[] = {
         { "lr", o->lr }, { "beta1", t->opt.beta1 }, { "beta2", t->opt.beta2 }, { "eps", t->opt.eps }, { "momentum", o->momentum }, { "wd", o->wd },
+        { "image_layer_decay", o->image_layer_decay }, { "text_layer_decay", o->text_layer_decay }, { "lora_alpha", t->lora.alpha },
         { "grad_clip_norm", o->grad_clip_norm }, { "ema_decay", o->ema_decay },
     };
     const struct { const char *key; int64_t value; } ints[] = {
         { "batch_size", o->batch_size }, { "accum_freq", o->accum_freq }, { "epochs", o->epochs }, { "warmup", o->warmup }, { "total_steps", steps },
         { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
+        { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lora_rank", o->lora_rank },
         { "siglip", o->siglip }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -144,6 +154,10 @@ static noema_status save_model_folder(run *r)
     char *path = in_folder(r, "open_clip_model.safetensors");
     if (s == NOEMA_OK)
         s = path ? nm_params_save(m->family->declare, m, m->family->save_scheme, path, NM_F32, r->err) : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", r->folder);
+    free(path);
+    path = s == NOEMA_OK && r->t->lora ? in_folder(r, "lora.safetensors") : NULL;
+    if (path)
+        s = nm_lora_save(r->t->lora, path, r->err);
     free(path);
     /* The tokenizer that the texts were read with goes along, under the name that is looked for beside a checkpoint. */
     return s == NOEMA_OK ? nm_model_copy_tokenizer(r->model, r->folder, r->err) : s;
@@ -299,6 +313,8 @@ static noema_status prepare(run *r)
     r->steps_per_epoch = nm_loader_steps(r->loader);
     to.schedule.total = r->steps_per_epoch * r->o.epochs;
     s = nm_trainer_new(&r->t, m, r->ctx->pool, &to, r->err);
+    if (s == NOEMA_OK && r->o.lora)
+        s = nm_lora_load(r->t->lora, r->o.lora, r->ctx->pool, r->err);
     char *checkpoints = s == NOEMA_OK ? in_folder(r, "checkpoints") : NULL;
     if (s == NOEMA_OK)
         s = checkpoints ? nm_mkdirs(checkpoints, r->err) : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", r->folder);

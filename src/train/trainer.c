@@ -6,13 +6,13 @@
 #include <string.h>
 
 #include "nn/ops.h"
-#include "train/loss.h"
+#include "train/groups.h"
 
 #define LN_100 4.6051701859880914
 
 /* ---- parameters ---- */
 
-typedef struct collect { nm_trainer *t; size_t cap; noema_error *err; noema_status status; } collect;
+typedef struct collect { nm_trainer *t; noema_error *err; noema_status status; } collect;
 
 static noema_status own_value(nm_weight *w, noema_error *err, const char *name)
 {
@@ -26,36 +26,55 @@ static noema_status own_value(nm_weight *w, noema_error *err, const char *name)
     return NOEMA_OK;
 }
 
+static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, bool decayed, bool transposed, noema_error *err)
+{
+    if (t->n_params == t->cap_params) {
+        size_t cap = t->cap_params ? 2 * t->cap_params : 256;
+        nm_train_param *q = nm_realloc_array(t->params, cap, sizeof *q);
+        if (!q)
+            return nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters");
+        t->params = q;
+        t->cap_params = cap;
+    }
+    nm_train_param *q = &t->params[t->n_params];
+    *q = (nm_train_param){ .name = nm_strdup(name), .w = w, .n = (size_t)nm_shape_numel(w->shape), .decayed = decayed, .transposed = transposed,
+                           .lr_scale = 1 };
+    t->n_params += q->name != NULL;
+    return q->name ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters");
+}
+
 static void collect_visit(nm_params *p, const nm_param_info *info)
 {
     collect *c = p->user;
-    nm_trainer *t = c->t;
+    const char *name = info->part_name[0];
     if (c->status != NOEMA_OK || !nm_has(info->w))
         return;
     if (info->flags & NM_BUFFER) { /* batch norm trains on the statistics of the batch, and the epoch files would lack the running ones */
-        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training a tower with batch normalisation (ModifiedResNet) is not here yet", info->part_name[0]);
+        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training a tower with batch normalisation (ModifiedResNet) is not here yet", name);
         return;
-    }
-    if (t->n_params == c->cap) {
-        size_t cap = c->cap ? 2 * c->cap : 256;
-        nm_train_param *q = nm_realloc_array(t->params, cap, sizeof *q);
-        if (!q) {
-            c->status = nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
-            return;
-        }
-        t->params = q;
-        c->cap = cap;
     }
     if (info->n_parts > 1) { /* one tensor here, several in the file: the epoch files cannot hold it yet */
-        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training towers that store q, k and v apart (XLM-RoBERTa) is not here yet",
-                            info->part_name[0]);
+        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training towers that store q, k and v apart (XLM-RoBERTa) is not here yet", name);
         return;
     }
-    nm_train_param *q = &t->params[t->n_params++];
-    *q = (nm_train_param){ .name = nm_strdup(info->part_name[0]), .w = info->w, .decayed = !(info->flags & NM_NO_DECAY) && info->w->shape.ndim > 1,
-                           .transposed = info->transposed && info->w->shape.ndim == 2, .lr_scale = 1 };
-    c->status = q->name ? own_value(info->w, c->err, q->name) : nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
-    q->n = (size_t)nm_shape_numel(info->w->shape);
+    c->status = add_param(c->t, name, info->w, !(info->flags & NM_NO_DECAY) && info->w->shape.ndim > 1, info->transposed && info->w->shape.ndim == 2, c->err);
+    if (c->status == NOEMA_OK)
+        c->status = own_value(info->w, c->err, name);
+}
+
+/* What is trained beside the model's parameters: a classifier's head, adapters. */
+static noema_status add_extras(nm_trainer *t, noema_error *err)
+{
+    noema_status s = NOEMA_OK;
+    if (t->o.head)
+        s = add_param(t, "head.weight", &t->o.head->w.weight, true, false, err);
+    if (t->o.head && s == NOEMA_OK)
+        s = add_param(t, "head.bias", &t->o.head->w.bias, t->o.decay_head_bias, false, err);
+    if (s == NOEMA_OK && t->o.lora.rank > 0)
+        s = nm_lora_new(&t->lora, &t->o.lora, t->params, t->n_params, err);
+    for (size_t i = 0; s == NOEMA_OK && t->lora && i < nm_lora_count(t->lora); i++)
+        s = add_param(t, nm_lora_name(t->lora, i), nm_lora_weight(t->lora, i), true, false, err);
+    return s;
 }
 
 /* A PyTorch module lists its own parameters before those of its children: rank of a name in open_clip's CLIP. */
@@ -84,35 +103,75 @@ static void sort_params(nm_trainer *t)
     }
 }
 
+static int count_blocks(const nm_trainer *t, nm_tower tower)
+{
+    int n = 0;
+    for (size_t i = 0; i < t->n_params; i++)
+        if (nm_tower_of(t->params[i].name) == tower && nm_block_of(t->params[i].name) >= n)
+            n = nm_block_of(t->params[i].name) + 1;
+    return n;
+}
+
+/* Whether the options leave a parameter as it is; open_clip's lock_image_tower(unlocked_groups) for the image tower. */
+static bool is_frozen(const nm_trainer *t, const char *name, int image_blocks)
+{
+    const nm_train_options *o = &t->o;
+    nm_tower tower = nm_tower_of(name);
+    bool head = strncmp(name, "head.", 5) == 0;
+    if (head || o->lora.rank > 0)
+        return !head && !nm_lora_is_adapter(name);
+    if (o->task == &nm_task_labels && (tower != NM_TOWER_IMAGE || nm_is_projection(name)))
+        return true;
+    if (tower == NM_TOWER_IMAGE && o->lock_image)
+        return nm_layer_group(name, image_blocks, NM_GROUPS_OPEN_CLIP) < image_blocks + 2 - o->unlocked_groups;
+    return tower == NM_TOWER_TEXT && o->lock_text;
+}
+
+/* Memory of a parameter that is trained. A frozen one that an adapter changes has a gradient, but no state. */
+static noema_status attach_one(nm_trainer *t, nm_train_param *q, noema_error *err)
+{
+    bool adapted = t->lora && nm_lora_adapts(t->lora, q->w), adamw = t->o.opt.kind == NM_OPT_ADAMW;
+    if (!q->frozen || adapted)
+        q->w->grad = &q->grad;
+    if (!q->frozen) {
+        q->m = nm_calloc(q->n, sizeof *q->m);
+        q->v = adamw ? nm_calloc(q->n, sizeof *q->v) : NULL;
+        if (!q->m || (adamw && !q->v))
+            return nm_fail(err, NOEMA_E_MEMORY, "out of memory: optimizer state");
+    }
+    if (t->o.ema_decay > 0) {
+        if (!(q->ema = nm_alloc(q->n * sizeof *q->ema)))
+            return nm_fail(err, NOEMA_E_MEMORY, "out of memory: averages");
+        memcpy(q->ema, q->w->f32, q->n * sizeof *q->ema);
+    }
+    return NOEMA_OK;
+}
+
 static noema_status attach(nm_trainer *t, noema_error *err)
 {
-    for (size_t i = 0; i < t->n_params; i++) {
+    const double decay[] = { [NM_TOWER_NONE] = 0, [NM_TOWER_IMAGE] = t->o.image_layer_decay, [NM_TOWER_TEXT] = t->o.text_layer_decay };
+    int blocks[] = { [NM_TOWER_NONE] = 0, [NM_TOWER_IMAGE] = count_blocks(t, NM_TOWER_IMAGE), [NM_TOWER_TEXT] = count_blocks(t, NM_TOWER_TEXT) };
+    noema_status s = NOEMA_OK;
+    for (size_t i = 0; i < t->n_params && s == NOEMA_OK; i++) {
         nm_train_param *q = &t->params[i];
-        bool image = strncmp(q->name, "visual.", 7) == 0, scalar = strcmp(q->name, "logit_scale") == 0 || strcmp(q->name, "logit_bias") == 0;
-        q->frozen = (t->o.lock_image && image) || (t->o.lock_text && !image && !scalar);
+        nm_tower tower = nm_tower_of(q->name);
+        q->frozen = is_frozen(t, q->name, blocks[NM_TOWER_IMAGE]);
+        if (decay[tower] > 0)
+            q->lr_scale = nm_layer_scale(q->name, blocks[tower], decay[tower], NM_GROUPS_OPEN_CLIP);
         if (strcmp(q->name, "logit_scale") == 0)
             t->logit_scale = q;
         if (strcmp(q->name, "logit_bias") == 0)
             t->logit_bias = q;
-        if (!q->frozen) {
-            q->w->grad = &q->grad;
-            q->m = nm_calloc(q->n, sizeof *q->m);
-            q->v = t->o.opt.kind == NM_OPT_ADAMW ? nm_calloc(q->n, sizeof *q->v) : NULL;
-            if (!q->m || (t->o.opt.kind == NM_OPT_ADAMW && !q->v))
-                return nm_fail(err, NOEMA_E_MEMORY, "out of memory: optimizer state");
-        }
-        if (t->o.ema_decay > 0) {
-            q->ema = nm_alloc(q->n * sizeof *q->ema);
-            if (!q->ema)
-                return nm_fail(err, NOEMA_E_MEMORY, "out of memory: averages");
-            memcpy(q->ema, q->w->f32, q->n * sizeof *q->ema);
-        }
+        bool wanted = !q->frozen || (t->lora && nm_lora_adapts(t->lora, q->w));
+        t->image_trains = t->image_trains || (tower == NM_TOWER_IMAGE && wanted);
+        t->text_trains = t->text_trains || (tower == NM_TOWER_TEXT && wanted);
+        s = attach_one(t, q, err);
     }
-    if (!t->logit_scale)
+    if (s == NOEMA_OK && t->o.task == &nm_task_pairs && !t->logit_scale)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "the model has no logit_scale: it cannot be trained contrastively");
-    if (t->o.siglip && !t->logit_bias)
+    if (s == NOEMA_OK && t->o.siglip && !t->logit_bias)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "the sigmoid loss needs a model with logit_bias");
-    return NOEMA_OK;
+    return s;
 }
 
 noema_status nm_trainer_new(nm_trainer **out, nm_model *model, nm_pool *pool, const nm_train_options *o, noema_error *err)
@@ -123,12 +182,16 @@ noema_status nm_trainer_new(nm_trainer **out, nm_model *model, nm_pool *pool, co
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: trainer");
     t->model = model;
     t->o = *o;
+    if (!t->o.task)
+        t->o.task = &nm_task_pairs;
     t->pool = pool;
     t->arena = nm_arena_new(1 << 20);
     collect c = { .t = t, .err = err };
     nm_params p = { .visit = collect_visit, .user = &c, .scheme = model->family->save_scheme, .err = err };
     model->family->declare(&p, model);
     noema_status s = c.status;
+    if (s == NOEMA_OK)
+        s = add_extras(t, err);
     sort_params(t);
     if (s == NOEMA_OK)
         s = attach(t, err);
@@ -161,39 +224,10 @@ void nm_trainer_free(nm_trainer *t)
         free(q->name);
     }
     free(t->params);
+    nm_lora_free(t->lora);
     nm_tape_free(t->run.tape);
     nm_arena_free(t->arena);
     free(t);
-}
-
-/* ---- forward ---- */
-
-typedef struct features { nm_tensor image, text; } features;
-
-/* Rows [begin, end) of the batch through both towers, normalised. A locked tower runs without the tape. */
-static features forward(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end)
-{
-    nm_run *r = &t->run;
-    const nm_model *m = t->model;
-    int64_t h = m->image_height, w = m->image_width, n = end - begin;
-    nm_tensor pixels = nm_view((void *)(uintptr_t)(b->images + begin * 3 * h * w), NM_F32, NM_SHAPE(n, 3, h, w));
-    int64_t *offsets = nm_scratch(r, (size_t)(n + 1) * sizeof *offsets);
-    features f = { 0 };
-    if (!offsets)
-        return f;
-    for (int64_t i = 0; i <= n; i++)
-        offsets[i] = b->texts.offsets[begin + i] - b->texts.offsets[begin];
-    nm_texts texts = b->texts;
-    texts.n = n;
-    texts.offsets = offsets;
-    texts.ids = b->texts.ids + b->texts.offsets[begin];
-    nm_tape *tape = r->tape;
-    r->tape = t->o.lock_image ? NULL : tape;
-    f.image = nm_normalize(r, m->family->encode_image(r, m, pixels), 1e-12f);
-    r->tape = t->o.lock_text ? NULL : tape;
-    f.text = nm_normalize(r, m->family->encode_text(r, m, &texts), 1e-12f);
-    r->tape = tape;
-    return f;
 }
 
 /* ---- what broke ---- */
@@ -224,7 +258,7 @@ static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double los
         t->run.tape = NULL;
         t->run.observe = first_bad;
         t->run.observe_user = t;
-        (void)forward(t, b, 0, b->n);
+        (void)t->o.task->forward(t, b, 0, b->n);
         t->run.observe = NULL;
         t->run.tape = tape;
     }
@@ -236,24 +270,6 @@ static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double los
 }
 
 /* ---- loss and gradients ---- */
-
-static nm_pair_loss pair_loss(nm_trainer *t, int64_t n, const float *images, const float *texts, float *d_images, float *d_texts)
-{
-    int64_t dim = t->model->embed_dim;
-    double s = (double)t->logit_scale->w->f32[0];
-    if (t->o.siglip)
-        return nm_siglip_loss(&t->run, n, dim, images, texts, s, (double)t->logit_bias->w->f32[0], d_images, d_texts);
-    return nm_clip_loss(&t->run, n, dim, images, texts, s, 0, n, d_images, d_texts);
-}
-
-static void scalar_grad(nm_trainer *t, nm_train_param *p, double d)
-{
-    if (p && !p->frozen) {
-        float *g = nm_weight_grad(&t->run, p->w);
-        if (g)
-            g[0] += (float)d;
-    }
-}
 
 static void copy_rows(float *dst, const nm_tensor *src)
 {
@@ -268,54 +284,86 @@ static void add_rows(nm_run *r, const nm_tensor *y, const float *d)
         g[i] += d[i];
 }
 
-static void clear(nm_trainer *t)
+/* Room for the outputs of n rows and their gradients, zeroed; false: out of memory. */
+static bool outputs_room(nm_trainer *t, int64_t n, float *out[NM_TASK_OUTPUTS], float *d[NM_TASK_OUTPUTS])
 {
+    for (int k = 0; k < t->o.task->n_outputs; k++) {
+        size_t bytes = (size_t)(n * t->o.task->width(t, k)) * sizeof(float);
+        out[k] = nm_scratch(&t->run, bytes);
+        d[k] = nm_scratch(&t->run, bytes);
+        if (!out[k] || !d[k])
+            return false;
+        memset(d[k], 0, bytes);
+    }
+    return true;
+}
+
+/* Feeds the gradients of the outputs of rows [at, ..) and runs the backward. */
+static void backward(nm_trainer *t, const nm_outputs *f, float *const *d, int64_t at)
+{
+    for (int k = 0; k < t->o.task->n_outputs; k++)
+        add_rows(&t->run, &f->t[k], d[k] + at * t->o.task->width(t, k));
+    nm_backward(&t->run);
     nm_tape_clear(t->run.tape);
+}
+
+/* Micro-batches whose losses add up: one pass. */
+static double rowwise_gradients(nm_trainer *t, const nm_pair_batch *b, int64_t micro)
+{
+    nm_run *r = &t->run;
+    const nm_task *task = t->o.task;
+    nm_arena_mark mark = nm_arena_get_mark(t->arena);
+    double loss = 0;
+    for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
+        int64_t end = at + micro < b->n ? at + micro : b->n;
+        float *out[NM_TASK_OUTPUTS], *d[NM_TASK_OUTPUTS];
+        nm_outputs f = task->forward(t, b, at, end);
+        if (!nm_run_ok(r) || !outputs_room(t, end - at, out, d))
+            break;
+        for (int k = 0; k < task->n_outputs; k++)
+            copy_rows(out[k], &f.t[k]);
+        loss += task->loss(t, b, at, end, out, d, true);
+        backward(t, &f, d, 0);
+        nm_arena_rewind(t->arena, mark);
+    }
+    return loss;
 }
 
 /* Fills all gradients; returns the loss. Everything is carved from the arena, which the caller resets. */
 static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b)
 {
     nm_run *r = &t->run;
-    int64_t dim = t->model->embed_dim, micro = (b->n + t->o.accum - 1) / t->o.accum;
-    size_t bytes = (size_t)(b->n * dim) * sizeof(float);
-    float *all = nm_scratch(r, 4 * bytes), *img = all, *txt = all ? img + b->n * dim : NULL;
-    if (!all)
+    const nm_task *task = t->o.task;
+    int64_t micro = (b->n + t->o.accum - 1) / t->o.accum;
+    float *out[NM_TASK_OUTPUTS], *d[NM_TASK_OUTPUTS];
+    if (task->rowwise)
+        return rowwise_gradients(t, b, micro);
+    if (!outputs_room(t, b->n, out, d))
         return NAN;
-    float *d_img = txt + b->n * dim, *d_txt = d_img + b->n * dim;
-    memset(d_img, 0, 2 * bytes);
     nm_arena_mark mark = nm_arena_get_mark(t->arena);
-    features f = { 0 };
+    nm_outputs f = { 0 };
     for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
         nm_tape *tape = r->tape;
         if (t->o.accum > 1)
             r->tape = NULL;
-        int64_t end = at + micro < b->n ? at + micro : b->n;
-        f = forward(t, b, at, end);
+        f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n);
         r->tape = tape;
-        copy_rows(img + at * dim, &f.image);
-        copy_rows(txt + at * dim, &f.text);
+        for (int k = 0; k < task->n_outputs; k++)
+            copy_rows(out[k] + at * task->width(t, k), &f.t[k]);
         if (t->o.accum > 1)
             nm_arena_rewind(t->arena, mark);
     }
     if (!nm_run_ok(r))
         return NAN;
-    nm_pair_loss l = pair_loss(t, b->n, img, txt, d_img, d_txt);
-    scalar_grad(t, t->logit_scale, l.d_scale);
-    if (t->o.siglip)
-        scalar_grad(t, t->logit_bias, l.d_bias);
+    double loss = task->loss(t, b, 0, b->n, out, d, true);
     for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
-        int64_t end = at + micro < b->n ? at + micro : b->n;
         if (t->o.accum > 1)
-            f = forward(t, b, at, end);
-        add_rows(r, &f.image, d_img + at * dim);
-        add_rows(r, &f.text, d_txt + at * dim);
-        nm_backward(r);
-        clear(t);
+            f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n);
+        backward(t, &f, d, at);
         if (t->o.accum > 1)
             nm_arena_rewind(t->arena, mark);
     }
-    return l.loss;
+    return loss;
 }
 
 static void zero_gradients(nm_trainer *t)
@@ -335,9 +383,13 @@ static void update(nm_trainer *t, double factor, double lr)
                       p->decayed ? t->o.weight_decay : 0);
         nm_weight_changed(p->w);
     }
-    float *s = t->logit_scale->w->f32;
-    s[0] = s[0] < 0 ? 0 : s[0] > (float)LN_100 ? (float)LN_100 : s[0];
-    t->model->logit_scale = exp((double)s[0]);
+    if (t->lora)
+        nm_lora_merge(t->lora, t->pool);
+    if (t->logit_scale && !t->logit_scale->frozen) {
+        float *s = t->logit_scale->w->f32;
+        s[0] = s[0] < 0 ? 0 : s[0] > (float)LN_100 ? (float)LN_100 : s[0];
+        t->model->logit_scale = exp((double)s[0]);
+    }
     if (t->logit_bias)
         t->model->logit_bias = (double)t->logit_bias->w->f32[0];
     for (size_t i = 0; i < t->n_params; i++)
@@ -355,14 +407,16 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
     double loss = loss_and_gradients(t, b), sum = 0;
     if (!nm_run_ok(r))
         return nm_fail(err, r->err.code, "%s", r->err.message);
+    if (t->lora && !nm_lora_gradients(t->lora, t->pool))
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: gradients of the adapters");
     for (size_t i = 0; i < t->n_params; i++)
-        if (t->params[i].grad.data)
+        if (t->params[i].grad.data && !t->params[i].frozen)
             sum += nm_squared_norm(t->params[i].grad.data, t->params[i].n);
     if (!isfinite(loss) || !isfinite(sum))
         return not_finite(t, b, loss, err);
     update(t, nm_clip_factor(sqrt(sum), t->o.clip_norm), lr);
     t->step++;
-    *result = (nm_step_result){ loss, lr, sqrt(sum), (double)t->logit_scale->w->f32[0] };
+    *result = (nm_step_result){ loss, lr, sqrt(sum), t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0 };
     return NOEMA_OK;
 }
 
@@ -370,14 +424,14 @@ noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss
 {
     nm_run *r = &t->run;
     nm_tape *tape = r->tape;
-    int64_t dim = t->model->embed_dim;
+    float *out[NM_TASK_OUTPUTS], *d[NM_TASK_OUTPUTS];
     nm_arena_reset(t->arena);
     r->tape = NULL;
-    features f = forward(t, b, 0, b->n);
-    float *d = nm_scratch(r, (size_t)(2 * b->n * dim) * sizeof *d);
-    if (d) {
-        memset(d, 0, (size_t)(2 * b->n * dim) * sizeof *d);
-        *loss = pair_loss(t, b->n, f.image.data, f.text.data, d, d + b->n * dim).loss;
+    nm_outputs f = t->o.task->forward(t, b, 0, b->n);
+    if (nm_run_ok(r) && outputs_room(t, b->n, out, d)) {
+        for (int k = 0; k < t->o.task->n_outputs; k++)
+            copy_rows(out[k], &f.t[k]);
+        *loss = t->o.task->loss(t, b, 0, b->n, out, d, false);
     }
     r->tape = tape;
     return nm_run_ok(r) ? NOEMA_OK : nm_fail(err, r->err.code, "%s", r->err.message);

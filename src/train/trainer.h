@@ -1,4 +1,4 @@
-/* trainer.h - one optimizer step of a two-tower model: forward with a tape, contrastive loss, backward, clipping, update.
+/* trainer.h - one optimizer step: forward with a tape, the task's loss, backward, clipping, update.
  *
  * Order of a step (open_clip): learning rate, zero gradients, forward, backward, clip by global norm, optimizer, clamp of logit_scale to
  * [0, ln 100], average of weights. With accum > 1 the batch is cut into micro-batches: pass 1 without a tape collects all features, the
@@ -9,7 +9,10 @@
 
 #include "models/model.h"
 #include "tensor/tape.h"
+#include "train/head.h"
+#include "train/lora.h"
 #include "train/optim.h"
+#include "train/task.h"
 
 typedef struct nm_train_param {
     char *name;        /* in the family's saved names */
@@ -28,16 +31,26 @@ typedef struct nm_train_options {
     double weight_decay, clip_norm, ema_decay; /* 0: off */
     bool siglip;
     bool lock_image, lock_text;
+    int unlocked_groups;    /* of a locked image tower: its last groups (groups.h) are trained after all */
+    double image_layer_decay, text_layer_decay; /* learning rate times decay^(depth from the end); 0: off */
+    nm_lora_options lora;   /* rank 0: off; else adapters (and a head) are all that is trained */
+    const nm_task *task;    /* NULL: nm_task_pairs */
+    nm_head *head;          /* of nm_task_labels, trained with the model */
+    double label_smoothing;
+    bool decay_head_bias;   /* a linear probe: torch's optimizers decay all they are given */
     int64_t accum;
     nm_dtype compute; /* NM_F32 or NM_BF16 (weights stay f32) */
     uint64_t seed;
 } nm_train_options;
 
+struct nm_trainer_;
 typedef struct nm_trainer {
     nm_model *model;
     nm_train_options o;
     nm_train_param *params; /* order: as PyTorch's named_parameters of open_clip's CLIP */
-    size_t n_params;
+    size_t n_params, cap_params;
+    nm_lora *lora;          /* NULL: none */
+    bool image_trains, text_trains;
     nm_train_param *logit_scale, *logit_bias;
     nm_pool *pool;
     nm_arena *arena;
@@ -47,7 +60,7 @@ typedef struct nm_trainer {
 } nm_trainer;
 
 /* images f32 [n, 3, h, w] as the model gets them. */
-typedef struct nm_pair_batch { int64_t n; const float *images; nm_texts texts; } nm_pair_batch;
+typedef struct nm_pair_batch { int64_t n; const float *images; nm_texts texts; const int64_t *labels; /* [n], with nm_task_labels */ } nm_pair_batch;
 
 typedef struct nm_step_result { double loss, lr, grad_norm, logit_scale; } nm_step_result;
 

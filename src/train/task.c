@@ -1,0 +1,98 @@
+/* task.c - see task.h. */
+#include "train/task.h"
+
+#include "nn/ops.h"
+#include "train/loss.h"
+#include "train/trainer.h"
+
+/* Rows [begin, end) of the batch's pictures as a tensor. */
+static nm_tensor pixels_of(const nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end)
+{
+    int64_t h = t->model->image_height, w = t->model->image_width;
+    return nm_view((void *)(uintptr_t)(b->images + begin * 3 * h * w), NM_F32, NM_SHAPE(end - begin, 3, h, w));
+}
+
+/* ---- pairs ---- */
+
+static int64_t pairs_width(const nm_trainer *t, int k)
+{
+    (void)k;
+    return t->model->embed_dim;
+}
+
+/* Both towers, normalised. A locked tower runs without the tape. */
+static nm_outputs pairs_forward(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end)
+{
+    nm_run *r = &t->run;
+    const nm_model *m = t->model;
+    int64_t n = end - begin, *offsets = nm_scratch(r, (size_t)(n + 1) * sizeof *offsets);
+    nm_outputs f = { 0 };
+    if (!offsets)
+        return f;
+    for (int64_t i = 0; i <= n; i++)
+        offsets[i] = b->texts.offsets[begin + i] - b->texts.offsets[begin];
+    nm_texts texts = b->texts;
+    texts.n = n;
+    texts.offsets = offsets;
+    texts.ids = b->texts.ids + b->texts.offsets[begin];
+    nm_tape *tape = r->tape;
+    r->tape = t->image_trains ? tape : NULL;
+    f.t[0] = nm_normalize(r, m->family->encode_image(r, m, pixels_of(t, b, begin, end)), 1e-12f);
+    r->tape = t->text_trains ? tape : NULL;
+    f.t[1] = nm_normalize(r, m->family->encode_text(r, m, &texts), 1e-12f);
+    r->tape = tape;
+    return f;
+}
+
+static void scalar_grad(nm_trainer *t, nm_train_param *p, double d)
+{
+    if (p && !p->frozen) {
+        float *g = nm_weight_grad(&t->run, p->w);
+        if (g)
+            g[0] += (float)d;
+    }
+}
+
+static double pairs_loss(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end, float *const *out, float *const *d, bool scalars)
+{
+    int64_t dim = t->model->embed_dim, n = end - begin;
+    double s = (double)t->logit_scale->w->f32[0];
+    nm_pair_loss l = t->o.siglip ? nm_siglip_loss(&t->run, n, dim, out[0], out[1], s, (double)t->logit_bias->w->f32[0], d[0], d[1])
+                                 : nm_clip_loss(&t->run, n, dim, out[0], out[1], s, 0, n, d[0], d[1]);
+    (void)b;
+    if (scalars) {
+        scalar_grad(t, t->logit_scale, l.d_scale);
+        if (t->o.siglip)
+            scalar_grad(t, t->logit_bias, l.d_bias);
+    }
+    return l.loss;
+}
+
+const nm_task nm_task_pairs = { .n_outputs = 2, .width = pairs_width, .forward = pairs_forward, .loss = pairs_loss };
+
+/* ---- labels ---- */
+
+static int64_t labels_width(const nm_trainer *t, int k)
+{
+    (void)k;
+    return t->o.head->classes;
+}
+
+static nm_outputs labels_forward(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end)
+{
+    nm_run *r = &t->run;
+    nm_tape *tape = r->tape;
+    r->tape = t->image_trains ? tape : NULL;
+    nm_tensor x = t->model->family->encode_features(r, t->model, pixels_of(t, b, begin, end));
+    r->tape = tape;
+    return (nm_outputs){ { nm_linear(r, x, &t->o.head->w, (nm_epilogue){ .f32 = true }) } };
+}
+
+static double labels_loss(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end, float *const *out, float *const *d, bool scalars)
+{
+    double share = (double)(end - begin) / (double)b->n;
+    (void)scalars;
+    return share * nm_label_loss(out[0], b->labels + begin, end - begin, t->o.head->classes, t->o.label_smoothing, share, d[0]);
+}
+
+const nm_task nm_task_labels = { .n_outputs = 1, .rowwise = true, .width = labels_width, .forward = labels_forward, .loss = labels_loss };
