@@ -37,7 +37,7 @@ typedef struct noema_train_options {
     int64_t batch_size;         /* 64; per micro-batch */
     int64_t accum_freq;         /* 1: micro-batches per step, with the gradients of the large batch */
     int64_t epochs;             /* 32 */
-    int64_t warmup;             /* 10000 steps */
+    int64_t warmup;             /* 10000 steps; < 0: a tenth of all steps, at most 500 */
     int64_t save_frequency;     /* 1: epochs per checkpoint */
     double lr;                  /* 5e-4 */
     const char *opt;            /* "adamw" | "sgd" | "lion" */

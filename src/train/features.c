@@ -52,16 +52,12 @@ static noema_status read_labels(nm_labelled *l, const nm_labelled *train, noema_
     return NOEMA_OK;
 }
 
-noema_status nm_labelled_open(nm_labelled *l, const char *path, const char *img_key, const nm_labelled *train, const noema_model *model, noema_error *err)
+/* Everything after opening: l->rows is set. */
+static noema_status check_rows(nm_labelled *l, const nm_labelled *train, const noema_model *model, noema_error *err)
 {
     const nm_model *m = model->m;
+    const char *path = nm_dataset_source(l->rows);
     int64_t shape[3];
-    *l = (nm_labelled){ .dim = noema_model_feature_dim(model) };
-    if (l->dim < 1)
-        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: expected a model with image features before the projection (CLIP, SigLIP, CoCa)", model->name);
-    noema_status s = nm_dataset_open(&l->rows, path, img_key, NULL, err);
-    if (s != NOEMA_OK)
-        return s;
     l->n = nm_dataset_count(l->rows);
     if (l->n < 1)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: no rows", path);
@@ -76,9 +72,33 @@ noema_status nm_labelled_open(nm_labelled *l, const char *path, const char *img_
     return read_labels(l, train, err);
 }
 
+static noema_status check_model(nm_labelled *l, const noema_model *model, noema_error *err)
+{
+    *l = (nm_labelled){ .dim = noema_model_feature_dim(model) };
+    return l->dim > 0 ? NOEMA_OK
+                      : nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: expected a model with image features before the projection (CLIP, SigLIP, CoCa)", model->name);
+}
+
+noema_status nm_labelled_open(nm_labelled *l, const char *path, const char *img_key, const nm_labelled *train, const noema_model *model, noema_error *err)
+{
+    noema_status s = check_model(l, model, err);
+    if (s == NOEMA_OK)
+        s = nm_dataset_open(&l->rows, path, img_key, NULL, err);
+    return s == NOEMA_OK ? check_rows(l, train, model, err) : s;
+}
+
+noema_status nm_labelled_of(nm_labelled *l, nm_dataset *rows, const nm_labelled *train, const noema_model *model, noema_error *err)
+{
+    noema_status s = check_model(l, model, err);
+    l->rows = rows;
+    l->borrowed = true;
+    return s == NOEMA_OK ? check_rows(l, train, model, err) : s;
+}
+
 void nm_labelled_free(nm_labelled *l)
 {
-    nm_dataset_free(l->rows);
+    if (!l->borrowed)
+        nm_dataset_free(l->rows);
     free(l->label);
     *l = (nm_labelled){ 0 };
 }

@@ -14,7 +14,7 @@
 typedef struct slot {
     int64_t step; /* -1: empty */
     float *images;
-    int64_t *offsets;
+    int64_t *offsets, *labels;
     int32_t *ids;
     size_t cap_ids;
     noema_status status;
@@ -26,6 +26,7 @@ struct nm_loader {
     const nm_dataset *rows;
     nm_loader_options o;
     int64_t steps, image_floats;
+    int64_t n;      /* rows in use */
     int64_t *order; /* of the epoch order_epoch */
     int64_t order_epoch;
     nm_pool *pool;
@@ -55,11 +56,11 @@ static double now(void)
 /* Fisher-Yates with a stream per epoch. */
 static void order_epoch(nm_loader *l, int64_t epoch)
 {
-    int64_t n = nm_dataset_count(l->rows);
+    int64_t n = l->n;
     if (l->order_epoch == epoch)
         return;
     for (int64_t i = 0; i < n; i++)
-        l->order[i] = i;
+        l->order[i] = l->o.pick ? l->o.pick[i] : i;
     nm_rng r;
     nm_rng_init(&r, l->o.seed, ((uint64_t)1 << 40) + (uint64_t)epoch);
     for (int64_t i = n - 1; l->o.shuffle && i > 0; i--) {
@@ -134,7 +135,7 @@ static void fill_images(void *arg, int64_t b, int64_t e, int worker)
 {
     fill_job *j = arg;
     nm_loader *l = j->l;
-    int64_t n = nm_dataset_count(l->rows), first = j->step % l->steps * l->o.batch, shape[3];
+    int64_t n = l->n, first = j->step % l->steps * l->o.batch, shape[3];
     for (int64_t i = b; i < e; i++) {
         float *out = j->s->images + i * l->image_floats;
         int64_t row = l->order[(first + i) % n];
@@ -200,6 +201,14 @@ static noema_status fill_texts(nm_loader *l, slot *s, const int64_t *rows)
     return NOEMA_OK;
 }
 
+static noema_status fill_labels(nm_loader *l, slot *s, const int64_t *rows)
+{
+    for (int64_t i = 0; i < l->o.batch; i++)
+        if ((s->labels[i] = nm_dataset_label(l->rows, rows[i])) < 0)
+            return nm_fail(&s->err, NOEMA_E_FORMAT, "%s: row %lld has no label", nm_dataset_source(l->rows), (long long)rows[i]);
+    return NOEMA_OK;
+}
+
 static void prepare(nm_loader *l, slot *s, int64_t step)
 {
     nm_err_clear(&s->err);
@@ -211,7 +220,7 @@ static void prepare(nm_loader *l, slot *s, int64_t step)
     } else {
         nm_parallel_for(l->pool, l->o.batch, 1, fill_images, &j);
         s->status = j.bad ? nm_fail(&s->err, NOEMA_E_FORMAT, "%s: too many unreadable pictures (%d in a row)", nm_dataset_source(l->rows), MAX_TRIES)
-                          : fill_texts(l, s, rows);
+                          : l->o.labels ? fill_labels(l, s, rows) : fill_texts(l, s, rows);
     }
     free(rows);
 }
@@ -242,8 +251,8 @@ static noema_status check_rows(nm_loader *l, noema_error *err)
 {
     const nm_model *m = noema_model_internal(l->model);
     int64_t shape[3];
-    if (nm_dataset_count(l->rows) < l->o.batch)
-        return nm_fail(err, NOEMA_E_ARGUMENT, "%s: %lld rows are less than one batch of %lld", nm_dataset_source(l->rows), (long long)nm_dataset_count(l->rows),
+    if (l->n < l->o.batch)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "%s: %lld rows are less than one batch of %lld", nm_dataset_source(l->rows), (long long)l->n,
                        (long long)l->o.batch);
     if (nm_dataset_image(l->rows, 0, shape) && (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width))
         return nm_fail(err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", nm_dataset_source(l->rows), (long long)shape[0],
@@ -257,7 +266,7 @@ static bool allocate(nm_loader *l)
     int workers = nm_pool_size(l->pool);
     l->image_floats = 3 * (int64_t)m->image_height * m->image_width;
     l->row_ids_cap = m->context_length > 0 ? m->context_length : 512;
-    l->order = nm_malloc_array((size_t)nm_dataset_count(l->rows), sizeof *l->order);
+    l->order = nm_malloc_array((size_t)l->n, sizeof *l->order);
     l->row_ids = nm_malloc_array((size_t)l->row_ids_cap, sizeof *l->row_ids);
     l->scratch = calloc((size_t)workers, sizeof *l->scratch);
     l->pictures = calloc((size_t)workers, sizeof *l->pictures);
@@ -269,7 +278,8 @@ static bool allocate(nm_loader *l)
         l->slot[i].step = -1;
         l->slot[i].images = nm_alloc((size_t)(l->o.batch * l->image_floats) * sizeof(float));
         l->slot[i].offsets = nm_malloc_array((size_t)l->o.batch + 1, sizeof(int64_t));
-        ok = l->slot[i].images && l->slot[i].offsets;
+        l->slot[i].labels = nm_malloc_array((size_t)l->o.batch, sizeof(int64_t));
+        ok = l->slot[i].images && l->slot[i].offsets && l->slot[i].labels;
     }
     return ok;
 }
@@ -280,11 +290,11 @@ noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset
     *out = NULL;
     if (!l)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
-    *l = (nm_loader){ .model = model, .rows = rows, .o = *o, .order_epoch = -1, .wanted = -1 };
+    *l = (nm_loader){ .model = model, .rows = rows, .o = *o, .order_epoch = -1, .wanted = -1, .n = o->pick ? o->n_pick : nm_dataset_count(rows) };
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     noema_status s = check_rows(l, err);
-    if (s == NOEMA_OK && nm_dataset_title(rows, 0)) {
+    if (s == NOEMA_OK && !o->labels && nm_dataset_title(rows, 0)) {
         l->tokenizer = nm_model_tokenizer(model, err);
         s = l->tokenizer ? NOEMA_OK : err ? err->code : NOEMA_E_MISSING;
         if (s == NOEMA_OK && !(l->tok = noema_tokenizer_scratch_new(l->tokenizer)))
@@ -293,7 +303,7 @@ noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset
     l->pool = s == NOEMA_OK ? nm_pool_new(o->workers) : NULL;
     if (s == NOEMA_OK && (!l->pool || !allocate(l)))
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
-    l->steps = nm_dataset_count(rows) / o->batch;
+    l->steps = l->n / o->batch;
     if (s == NOEMA_OK && pthread_create(&l->thread, NULL, loader_main, l) != 0)
         s = nm_fail(err, NOEMA_E_IO, "cannot start the loader's thread");
     else if (s == NOEMA_OK)
@@ -325,6 +335,7 @@ void nm_loader_free(nm_loader *l)
     for (int i = 0; i < 2; i++) {
         nm_free(l->slot[i].images);
         free(l->slot[i].offsets);
+        free(l->slot[i].labels);
         free(l->slot[i].ids);
     }
     noema_tokenizer_scratch_free(l->tok);
@@ -359,6 +370,7 @@ noema_status nm_loader_get(nm_loader *l, int64_t step, nm_pair_batch *b, double 
     *waited_s += now() - start;
     if (s->status != NOEMA_OK)
         return nm_fail(err, s->status, "%s", s->err.message);
-    *b = (nm_pair_batch){ .n = l->o.batch, .images = s->images, .texts = { .n = l->o.batch, .offsets = s->offsets, .ids = s->ids, .pad_id = -1 } };
+    *b = (nm_pair_batch){ .n = l->o.batch, .images = s->images, .texts = { .n = l->o.batch, .offsets = s->offsets, .ids = s->ids, .pad_id = -1 },
+                          .labels = l->o.labels ? s->labels : NULL };
     return NOEMA_OK;
 }

@@ -13,6 +13,9 @@ typedef struct nm_loader_options {
     int64_t batch;        /* rows per step */
     uint64_t seed;
     bool shuffle, augment;
+    bool labels;          /* batches hold labels instead of texts */
+    const int64_t *pick;  /* the rows to use [n_pick], or NULL: all; must outlive the loader */
+    int64_t n_pick;
     int workers;          /* decoding threads; 0: as many as processors */
     void (*failed)(void *user, const char *what, const noema_error *why);
     void *failed_user;

@@ -21,12 +21,12 @@
 #include "noema/train.h"
 #include "train/curves.h"
 #include "train/loader.h"
-#include "train/dataset.h"
-#include "train/trainer.h"
+#include "train/run.h"
 
 typedef struct run {
     noema_train_options o;
     noema_context *ctx;
+    nm_job *job;   /* or NULL */
     noema_model *model;
     nm_trainer *t;
     nm_dataset *rows;
@@ -73,8 +73,8 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     if (strcmp(o->lr_scheduler, "cosine") != 0 && strcmp(o->lr_scheduler, "const") != 0)
         return nm_fail(err, NOEMA_E_ARGUMENT, "--lr-scheduler %s: expected cosine or const", o->lr_scheduler);
     t->schedule = (nm_schedule){ .kind = strcmp(o->lr_scheduler, "cosine") == 0 ? NM_LR_COSINE : NM_LR_CONST, .base_lr = o->lr, .warmup = o->warmup };
-    if (o->batch_size < 1 || o->accum_freq < 1 || o->epochs < 1 || o->save_frequency < 1 || o->warmup < 0 || !(o->lr >= 0) || !(o->wd >= 0))
-        return nm_fail(err, NOEMA_E_ARGUMENT, "batch size, accumulation, epochs and save frequency must be at least 1; lr, wd and warmup at least 0");
+    if (o->batch_size < 1 || o->accum_freq < 1 || o->epochs < 1 || o->save_frequency < 1 || !(o->lr >= 0) || !(o->wd >= 0))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "batch size, accumulation, epochs and save frequency must be at least 1; lr and wd at least 0");
     return NOEMA_OK;
 }
 
@@ -159,6 +159,8 @@ static noema_status save_model_folder(run *r)
     if (path)
         s = nm_lora_save(r->t->lora, path, r->err);
     free(path);
+    if (s == NOEMA_OK && r->job && r->job->save)
+        s = r->job->save(r->job->self, r->folder, r->err);
     /* The tokenizer that the texts were read with goes along, under the name that is looked for beside a checkpoint. */
     return s == NOEMA_OK ? nm_model_copy_tokenizer(r->model, r->folder, r->err) : s;
 }
@@ -304,7 +306,11 @@ static noema_status prepare(run *r)
     s = train_options(&r->o, true, &to, r->err);
     if (s == NOEMA_OK)
         s = nm_dataset_open(&r->rows, r->o.train_data, r->o.img_key, r->o.caption_key, r->err);
+    if (s == NOEMA_OK && r->job)
+        s = r->job->opened(r->job->self, r->model, r->rows, &r->o, &to, r->err);
+    to.accum = r->o.accum_freq;
     nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment,
+                             .labels = to.task == &nm_task_labels, .pick = r->job ? r->job->pick : NULL, .n_pick = r->job ? r->job->n_pick : 0,
                              .failed = r->o.failed, .failed_user = r->o.failed_user };
     if (s == NOEMA_OK)
         s = nm_loader_new(&r->loader, r->model, r->rows, &lo, r->err);
@@ -312,6 +318,8 @@ static noema_status prepare(run *r)
         return s;
     r->steps_per_epoch = nm_loader_steps(r->loader);
     to.schedule.total = r->steps_per_epoch * r->o.epochs;
+    if (r->o.warmup < 0)
+        r->o.warmup = to.schedule.warmup = to.schedule.total / 10 < 500 ? to.schedule.total / 10 : 500;
     s = nm_trainer_new(&r->t, m, r->ctx->pool, &to, r->err);
     if (s == NOEMA_OK && r->o.lora)
         s = nm_lora_load(r->t->lora, r->o.lora, r->ctx->pool, r->err);
@@ -326,6 +334,8 @@ static noema_status prepare(run *r)
     if (s != NOEMA_OK)
         return s;
     json_t *config = options_json(&r->o, &to, to.schedule.total);
+    if (r->job && r->job->describe)
+        r->job->describe(r->job->self, config);
     s = write_json(r, "config.json", config);
     json_decref(config);
     if (s == NOEMA_OK && !(r->log = fopen(r->log_path, "ae")))
@@ -333,11 +343,9 @@ static noema_status prepare(run *r)
     return s;
 }
 
-noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err)
+noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, nm_job *job, noema_error *err)
 {
-    if (!o || o->struct_size != sizeof *o || !o->train_data)
-        return nm_fail(err, NOEMA_E_ARGUMENT, "training needs --train-data FILE");
-    run r = { .o = *o, .ctx = ctx, .err = err };
+    run r = { .o = *o, .ctx = ctx, .job = job, .err = err };
     noema_status s = NOEMA_OK;
     r.folder = nm_path_join(o->logs, o->name);
     r.log_path = r.folder ? in_folder(&r, "log.jsonl") : NULL;
@@ -347,6 +355,8 @@ noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema
         s = prepare(&r);
     if (s == NOEMA_OK)
         s = loop(&r);
+    if (s == NOEMA_OK && job && job->finished)
+        s = job->finished(job->self, r.t, r.folder, err);
     if (r.log && fclose(r.log) != 0 && s == NOEMA_OK)
         s = nm_fail(err, NOEMA_E_IO, "%s: cannot write", r.log_path);
     nm_loader_free(r.loader);
@@ -356,4 +366,11 @@ noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema
     free(r.folder);
     free(r.log_path);
     return s;
+}
+
+noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err)
+{
+    if (!o || o->struct_size != sizeof *o || !o->train_data)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "training needs --train-data FILE");
+    return nm_run_training(ctx, o, NULL, err);
 }
