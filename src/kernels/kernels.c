@@ -14,6 +14,7 @@ void nm_kernels_init(nm_kernels *k, uint32_t features)
     nm_attention_kernels_init(&k->attention, features);
     nm_elementwise_kernels_init(&k->elementwise, features);
     nm_norm_kernels_init(&k->norm, features);
+    nm_convnet_kernels_init(&k->convnet, features);
     nm_scan_kernels_init(&k->scan, features);
 }
 

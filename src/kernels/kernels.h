@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "kernels/attention.h"
+#include "kernels/convnet.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/norm.h"
@@ -17,6 +18,7 @@ typedef struct nm_kernels {
     nm_attention_kernels attention;
     nm_elementwise_kernels elementwise;
     nm_norm_kernels norm;
+    nm_convnet_kernels convnet;
     nm_scan_kernels scan;
 } nm_kernels;
 

@@ -171,16 +171,12 @@ static nm_tensor attention_pool(nm_run *r, const nm_resnet_w *w, const nm_resnet
     int64_t n = x.shape[0], g = x.shape[1] * x.shape[2], channels = x.shape[3];
     x = nm_reshape(x, NM_SHAPE(n, g, channels));
     nm_tensor mean = nm_mean_tokens(r, x, 0); /* [n, C] */
-    nm_tensor t = nm_new(r, NM_F32, NM_SHAPE(n, g + 1, channels));
-    if (!t.data || !mean.data || nm_shape_numel(w->positional_embedding.shape) != (g + 1) * channels)
+    if (nm_shape_numel(w->positional_embedding.shape) != (g + 1) * channels)
         return nm_run_fail(r, NOEMA_E_ARGUMENT, "this picture size has %lld positions, the model %lld", (long long)g + 1,
                            (long long)w->positional_embedding.shape.dim[0]);
-    const float *pos = w->positional_embedding.f32;
-    for (int64_t i = 0; i < n; i++) {
-        float *d = (float *)t.data + i * (g + 1) * channels;
-        r->kn->elementwise.add(channels, (const float *)mean.data + i * channels, pos, d);
-        r->kn->elementwise.add(g * channels, (const float *)x.data + i * g * channels, pos + channels, d + channels);
-    }
+    nm_tensor t = nm_add_positions(r, nm_prepend(r, mean, x), NULL, &w->positional_embedding);
+    if (!t.data)
+        return t;
     nm_tensor query = nm_gather_rows(r, nm_flatten(t, 2), nm_every_row(r, n, g + 1, 0), n);
     nm_tensor q = nm_linear(r, query, &w->q, (nm_epilogue){ 0 });
     nm_tensor k = nm_linear(r, t, &w->k, (nm_epilogue){ 0 }), v = nm_linear(r, t, &w->v, (nm_epilogue){ 0 });

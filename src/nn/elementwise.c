@@ -56,6 +56,11 @@ static void map_part(void *arg, int64_t b, int64_t e, int worker)
     case MAP_ACT: k->act(e - b, fa, j->act, fy); break;
     case MAP_CAST: k->cast(e - b, j->a + in, j->from, j->y + out, j->to); break;
     case MAP_ACT_BACK:
+        if (j->act == NM_ACT_RELU) { /* its own loop: the compiler makes vectors of it */
+            for (int64_t i = 0; i < e - b; i++)
+                fy[i] += fa[i] > 0 ? fb[i] : 0;
+            break;
+        }
         for (int64_t i = 0; i < e - b; i++)
             fy[i] += fb[i] * act_slope(j->act, fa[i]);
         break;
@@ -399,5 +404,39 @@ nm_tensor nm_mean_rows(nm_run *r, nm_tensor x, const int64_t *offsets, int64_t n
     }
     if (nm_wants(r, &x))
         NM_RECORD(r, y, mean_backward, rows_saved, x, y, keep_array(r, offsets, n_seq + 1), n_seq, cols, ld);
+    return y;
+}
+
+typedef struct prepend_saved { nm_tensor first, tokens, y; int64_t batch, n, width; } prepend_saved;
+
+static void prepend_backward(nm_run *r, void *saved)
+{
+    prepend_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y);
+    float *df = nm_grad_data(r, &s->first), *dt = nm_grad_data(r, &s->tokens);
+    for (int64_t i = 0; i < s->batch; i++, dy += (s->n + 1) * s->width) {
+        if (df)
+            r->kn->elementwise.add(s->width, df + i * s->width, dy, df + i * s->width);
+        if (dt)
+            r->kn->elementwise.add(s->n * s->width, dt + i * s->n * s->width, dy + s->width, dt + i * s->n * s->width);
+    }
+}
+
+nm_tensor nm_prepend(nm_run *r, nm_tensor first, nm_tensor tokens)
+{
+    if (!first.data || !tokens.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    int64_t batch = tokens.shape[0], n = tokens.shape[1], width = tokens.shape[2];
+    if (tokens.ndim != 3 || nm_numel(&first) != batch * width || first.dtype != NM_F32 || tokens.dtype != NM_F32 || !nm_is_contiguous(&first) ||
+        !nm_is_contiguous(&tokens))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "prepend: expected contiguous f32 [batch, width] and [batch, n, width]");
+    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(batch, n + 1, width));
+    for (int64_t i = 0; y.data && i < batch; i++) {
+        float *d = (float *)y.data + i * (n + 1) * width;
+        memcpy(d, (const float *)first.data + i * width, (size_t)width * sizeof *d);
+        memcpy(d + width, (const float *)tokens.data + i * n * width, (size_t)(n * width) * sizeof *d);
+    }
+    if (nm_wants(r, &first) || nm_wants(r, &tokens))
+        NM_RECORD(r, y, prepend_backward, prepend_saved, first, tokens, y, batch, n, width);
     return y;
 }

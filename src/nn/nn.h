@@ -54,10 +54,12 @@ nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv);
  * extra = 0) before each image's tokens, then positions ([extra + n, width] with its f32 form made, NULL or absent: none) added. */
 nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions);
 
-/* 2-D convolution on NHWC f32 [batch, h, w, c]; weight [out, in, kh, kw] (groups 1). Batch normalisation with running statistics is
- * folded into the epilogue: y = act(conv(x) * s + t) (+ residual before act when given). */
+/* 2-D convolution on NHWC f32 [batch, h, w, c]; weight [out, in, kh, kw] (groups 1): act(batchnorm(conv(x))); bn NULL: none. */
 typedef struct nm_batchnorm_w { nm_weight weight, bias, running_mean, running_var; } nm_batchnorm_w;
 nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, const nm_batchnorm_w *bn, float eps, int stride, int pad, nm_act act);
+/* act((x - mean) / sqrt(var + eps) * weight + bias) per channel, act none or ReLU; x f32 [.., channels] may be overwritten when nothing
+ * wants a gradient. Whose mean and variance: batchnorm.c. */
+nm_tensor nm_batchnorm(nm_run *r, nm_tensor x, const nm_batchnorm_w *w, float eps, nm_act act);
 nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size);
 
 /* Element-wise and row operators on f32 tensors of one shape. */
@@ -73,6 +75,8 @@ nm_tensor nm_scale_columns(nm_run *r, nm_tensor x, const nm_weight *gamma); /* x
 nm_tensor nm_gather_rows(nm_run *r, nm_tensor x, const int64_t *rows, int64_t n);
 /* The same over the rows of a followed by those of b, both of one width and dtype; either may be empty (ndim 0). */
 nm_tensor nm_join_rows(nm_run *r, nm_tensor a, nm_tensor b, const int64_t *rows, int64_t n);
+/* first [batch, width] and tokens [batch, n, width] -> [batch, 1 + n, width], f32. */
+nm_tensor nm_prepend(nm_run *r, nm_tensor first, nm_tensor tokens);
 /* Mean over rows [offsets[s], offsets[s+1]) of x f32 [rows, width] -> [n_seq, width]. */
 nm_tensor nm_mean_rows(nm_run *r, nm_tensor x, const int64_t *offsets, int64_t n_seq);
 /* Rows divided by max(norm, eps). */

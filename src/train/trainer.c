@@ -49,15 +49,14 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
     const char *name = info->part_name[0];
     if (c->status != NOEMA_OK || !nm_has(info->w))
         return;
-    if (info->flags & NM_BUFFER) { /* batch norm trains on the statistics of the batch, and the epoch files would lack the running ones */
-        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training a tower with batch normalisation (ModifiedResNet) is not here yet", name);
-        return;
-    }
     if (info->n_parts > 1) { /* one tensor here, several in the file: the epoch files cannot hold it yet */
         c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training towers that store q, k and v apart (XLM-RoBERTa) is not here yet", name);
         return;
     }
-    c->status = add_param(c->t, name, info->w, !(info->flags & NM_NO_DECAY) && info->w->shape.ndim > 1, info->transposed && info->w->shape.ndim == 2, c->err);
+    bool buffer = (info->flags & NM_BUFFER) != 0, decayed = !(info->flags & NM_NO_DECAY) && !buffer && info->w->shape.ndim > 1;
+    c->status = add_param(c->t, name, info->w, decayed, info->transposed && info->w->shape.ndim == 2, c->err);
+    if (c->status == NOEMA_OK)
+        c->t->params[c->t->n_params - 1].buffer = buffer;
     if (c->status == NOEMA_OK)
         c->status = own_value(info->w, c->err, name);
 }
@@ -155,7 +154,7 @@ static noema_status attach(nm_trainer *t, noema_error *err)
     for (size_t i = 0; i < t->n_params && s == NOEMA_OK; i++) {
         nm_train_param *q = &t->params[i];
         nm_tower tower = nm_tower_of(q->name);
-        q->frozen = is_frozen(t, q->name, blocks[NM_TOWER_IMAGE]);
+        q->frozen = q->buffer || is_frozen(t, q->name, blocks[NM_TOWER_IMAGE]);
         if (decay[tower] > 0)
             q->lr_scale = nm_layer_scale(q->name, blocks[tower], decay[tower], NM_GROUPS_OPEN_CLIP);
         if (strcmp(q->name, "logit_scale") == 0)
@@ -427,7 +426,9 @@ noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss
     float *out[NM_TASK_OUTPUTS], *d[NM_TASK_OUTPUTS];
     nm_arena_reset(t->arena);
     r->tape = NULL;
+    r->training = false; /* batch norms use their running statistics */
     nm_outputs f = t->o.task->forward(t, b, 0, b->n);
+    r->training = true;
     if (nm_run_ok(r) && outputs_room(t, b->n, out, d)) {
         for (int k = 0; k < t->o.task->n_outputs; k++)
             copy_rows(out[k], &f.t[k]);

@@ -42,12 +42,6 @@ def refused(tmp):
             golden("tokenizers", "xlmr.tokenizer.json"), "--train-data", tmp / "p.jsonl", "--batch-size", "4", "--logs", tmp / "logs", "--name", "xlmr")
     exits(r, 3, "xlmr: train")
     check("apart" in r.err and not (tmp / "logs/xlmr/checkpoints").exists(), f"xlmr: refused before anything is written: {r.err}")
-    tok = golden("clip", "bpe_tiny.txt.gz")
-    if tok:
-        r = run("train", "-m", golden("clip", "openai_rn_state_dict.pt"), "--tokenizer", tok, "--train-data", tmp / "p.jsonl", "--batch-size", "4",
-                "--logs", tmp / "logs", "--name", "rn")
-        exits(r, 3, "ResNet: train")
-        check("batch norm" in r.err and not (tmp / "logs/rn/checkpoints").exists(), f"ResNet: refused before anything is written: {r.err}")
 
 
 def size(tmp):

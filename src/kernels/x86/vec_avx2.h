@@ -19,6 +19,7 @@ NM_INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 NM_INLINE vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 NM_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 NM_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); } /* b when either is NaN */
+NM_INLINE vf vf_where_positive(vf x, vf y) { return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GT_OQ), y); } /* y where x > 0, else 0 */
 
 NM_INLINE float vf_sum(vf x)
 {

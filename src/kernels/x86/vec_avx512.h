@@ -19,6 +19,7 @@ NM_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 NM_INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 NM_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 NM_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN */
+NM_INLINE vf vf_where_positive(vf x, vf y) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ), y); } /* y where x > 0, else 0 */
 
 /* Halves are added to halves: the tree of the references. */
 NM_INLINE float vf_sum(vf x)
