@@ -158,6 +158,12 @@ typedef struct cli_texts { const char **text; size_t *len, n, cap, cap_len; cli_
 bool cli_texts_read(cli *c, cli_texts *t); /* false: a message was printed; exit with CLI_NOTHING_DONE */
 void cli_texts_free(cli_texts *t);
 
+/* --labels and --templates (names.c): strings of the command line or of a file, whose blank ends and empty lines go. */
+typedef struct cli_names { const char **item; size_t n; cli_lines lines; char *text; } cli_names;
+bool cli_names_labels(cli_names *l, const char *arg, noema_error *err);    /* "a,b", or a file with one per line */
+bool cli_names_templates(cli_names *l, const char *arg, noema_error *err); /* "none" (n 0), "openai", or a file with one per line */
+void cli_names_free(cli_names *l);
+
 /* ---- .npy (npy.c) ---- */
 typedef struct cli_npy { const float *data; int ndim; int64_t shape[8]; size_t row; /* elements per row */ void *map; size_t map_size; } cli_npy;
 bool cli_npy_open(cli_npy *a, const char *path, noema_error *err); /* little-endian f32, C order */

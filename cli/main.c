@@ -37,6 +37,7 @@
     V(models_interpolate) \
     V(describe) \
     V(train) \
+    V(finetune) \
     V(probe) \
     V(data_emoji) \
     V(verify) \

@@ -2,10 +2,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli.h"
-#include "templates_openai.inc"
 
 static const cli_option options[] = {
     { "labels", 'l', CLI_STRING, "\"a,b\"|FILE", "the classes: separated by commas, or a file with one per line" },
@@ -15,72 +13,6 @@ static const cli_option options[] = {
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
-/* Strings of the command line or of a file; `text` owns what is not. */
-typedef struct names { const char **item; size_t n; cli_lines lines; char *text; } names;
-
-static void names_free(names *l)
-{
-    free((void *)l->item);
-    cli_lines_free(&l->lines);
-    free(l->text);
-}
-
-static void names_add(names *l, size_t *cap, char *s)
-{
-    s += strspn(s, " \t");
-    for (size_t n = strlen(s); n && (s[n - 1] == ' ' || s[n - 1] == '\t');)
-        s[--n] = 0;
-    if (!*s)
-        return;
-    l->item = cli_grow((void *)l->item, cap, l->n + 1, sizeof *l->item);
-    l->item[l->n++] = s;
-}
-
-static bool names_file(names *l, const char *path, noema_error *err)
-{
-    size_t cap = 0;
-    if (!cli_lines_read(&l->lines, path, err))
-        return false;
-    cli_lines_trim(&l->lines);
-    for (size_t i = 0; i < l->lines.n; i++)
-        names_add(l, &cap, l->lines.line[i]);
-    return true;
-}
-
-static bool is_file(const char *path)
-{
-    struct stat st;
-    return !stat(path, &st) && S_ISREG(st.st_mode);
-}
-
-static bool read_labels(names *l, const char *arg, noema_error *err)
-{
-    size_t cap = 0;
-    if (is_file(arg))
-        return names_file(l, arg, err);
-    l->text = cli_dup(arg);
-    for (char *s = l->text, *comma; s; s = comma) {
-        if ((comma = strchr(s, ',')))
-            *comma++ = 0;
-        names_add(l, &cap, s);
-    }
-    return true;
-}
-
-static bool read_templates(names *l, const char *arg, noema_error *err)
-{
-    size_t cap = 0;
-    if (!strcmp(arg, "none"))
-        return true;
-    if (strcmp(arg, "openai"))
-        return names_file(l, arg, err);
-    for (size_t i = 0; i < sizeof templates_openai / sizeof *templates_openai; i++) {
-        l->item = cli_grow((void *)l->item, &cap, l->n + 1, sizeof *l->item);
-        l->item[l->n++] = templates_openai[i];
-    }
-    return true;
-}
-
 typedef struct scored { float prob; size_t label; } scored;
 
 static int by_prob(const void *a, const void *b)
@@ -89,7 +21,7 @@ static int by_prob(const void *a, const void *b)
     return x->prob != y->prob ? (x->prob < y->prob ? 1 : -1) : (x->label > y->label) - (x->label < y->label);
 }
 
-typedef struct job { const names *labels; const float *classes; size_t dim, vectors, top; float *probs; scored *order; cli_buf line; } job;
+typedef struct job { const cli_names *labels; const float *classes; size_t dim, vectors, top; float *probs; scored *order; cli_buf line; } job;
 
 /* A picture with several vectors: each class takes the one that is nearest to it. */
 static void classify_best(const job *j, const float *v, size_t n)
@@ -140,7 +72,7 @@ static bool on_vector(void *user, const char *name, const float *v, noema_error 
     return true;
 }
 
-static int classify(cli *c, noema_session *s, const noema_model_info *info, const names *labels, const names *templates)
+static int classify(cli *c, noema_session *s, const noema_model_info *info, const cli_names *labels, const cli_names *templates)
 {
     noema_error err = NOEMA_ERROR_INIT;
     size_t n = labels->n, dim = (size_t)info->embed_dim, top = (size_t)cli_int(c, "top", (int64_t)n);
@@ -163,7 +95,7 @@ static int classify(cli *c, noema_session *s, const noema_model_info *info, cons
 
 static int run(cli *c)
 {
-    names labels = { 0 }, templates = { 0 };
+    cli_names labels = { 0 }, templates = { 0 };
     noema_model *m = NULL;
     noema_session *s = NULL;
     noema_error err = NOEMA_ERROR_INIT;
@@ -173,7 +105,7 @@ static int run(cli *c)
         return cli_usage(c, "expected --labels \"a,b\" or a file");
     if (!c->n_inputs)
         return cli_usage(c, "expected pictures");
-    if (!read_labels(&labels, arg, &err) || !read_templates(&templates, cli_str(c, "templates", "none"), &err))
+    if (!cli_names_labels(&labels, arg, &err) || !cli_names_templates(&templates, cli_str(c, "templates", "none"), &err))
         code = cli_fatal(c, &err);
     else if (!labels.n)
         code = cli_usage(c, "--labels: there is no label in '%s'", arg);
@@ -188,8 +120,8 @@ static int run(cli *c)
     }
     noema_session_free(s);
     noema_model_free(m);
-    names_free(&labels);
-    names_free(&templates);
+    cli_names_free(&labels);
+    cli_names_free(&templates);
     return code;
 }
 

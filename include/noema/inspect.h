@@ -109,8 +109,8 @@ NOEMA_API noema_status noema_model_save(noema_model *m, const char *folder, noem
 
 /* Writes the weighted mean of n models of one architecture into a folder, as noema_model_save does: every parameter is
  * sum(weights[i] * model i), in f32; weights NULL: 1 / n each (model soup, arXiv 2203.05482); {1 - alpha, alpha} of a zero-shot and a
- * fine-tuned model is WiSE-FT (arXiv 2109.01903). A head.safetensors beside every model is averaged likewise; beside some only:
- * NOEMA_E_MISMATCH, as for parameters that differ in name or shape. o may be NULL. */
+ * fine-tuned model is WiSE-FT (arXiv 2109.01903). A head.safetensors beside every model is averaged likewise; beside some only, it
+ * is left out with a warning to the log. NOEMA_E_MISMATCH for parameters that differ in name or shape. o may be NULL. */
 NOEMA_API noema_status noema_models_average(noema_context *ctx, size_t n, const char *const *names, const double *weights, const noema_model_options *o,
                                             const char *folder, noema_layout layout, noema_dtype dtype, noema_error *err);
 

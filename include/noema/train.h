@@ -71,6 +71,42 @@ NOEMA_API void noema_train_options_default(noema_train_options *o);
  * NOEMA_E_FORMAT with the step and layer in the message when the loss or a gradient is not finite: what was written before stays. */
 NOEMA_API noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err);
 
+/* ---- fine-tuning a classifier ---- */
+
+/* The image tower, its output before the projection (NOEMA_FEATURES), and a linear head on `label` of the rows, trained by cross-entropy. A
+ * run as above, with head.safetensors (head.weight, head.bias, names of the classes) beside the model, and at its end report.json and
+ * report.txt: accuracy before and after on val_data, else on the training rows, with 95 % intervals, for each class. */
+typedef struct noema_finetune_options {
+    size_t struct_size;
+    noema_train_options train;   /* model is needed. LoRA trains adapters of the image tower and the head */
+    const char *head;            /* start of the head: a safetensors file, or NULL */
+    int head_from_text;          /* start of the head: class vectors of the labels' names in `templates`, so that it answers as zero-shot
+                                    classification does; else, without `head`: zeros */
+    const char *const *labels;   /* names of the classes by number, or NULL: those of the data */
+    size_t n_labels;
+    const char *const *templates; /* "{}" is the label; n_templates 0: the label alone */
+    size_t n_templates;
+    double label_smoothing;
+    int64_t unlocked_layers;     /* < 0: all; n: the last n blocks and what follows them; 0: the head alone, as train.lock_image */
+    int64_t shots;               /* 0: all rows; else so many of each class, drawn by train.seed */
+    double wise_ft;              /* < 0: off; else also (1 - x) start + x result, head included, in LOGS/NAME/wise_ft */
+    const char *before;          /* what is measured before: "head" the start of the head, "probe" a linear probe (C = 0.316) on the features of
+                                    the start, "none"; NULL: "head" where there is one, else "probe" */
+    const char *predictions;     /* .npy, class probabilities f32 [n, classes] of val_data, else of the training rows; or NULL */
+    void *reserved[16];
+} noema_finetune_options;
+
+typedef struct noema_finetune_result {
+    int64_t rows, classes;       /* rows that were trained on */
+    int64_t trained_parameters;
+    double before, after, wise_ft; /* accuracies; NaN where not measured */
+    double interval[2];          /* of after, 95 % (Wilson) */
+} noema_finetune_result;
+
+/* Of train: 10 epochs, lr 3e-5, wd 0.1, beta2 0.999, eps 1e-8, warm-up over a tenth of the steps, at most 500 (arXiv 2109.01903). */
+NOEMA_API void noema_finetune_options_default(noema_finetune_options *o);
+NOEMA_API noema_status noema_finetune(noema_context *ctx, const noema_finetune_options *o, noema_finetune_result *result, noema_error *err);
+
 /* A linear head on fixed features of the image tower (NOEMA_FEATURES), fitted to `label`: the minimum of
  * C * sum of cross-entropies + 1/2 |W|^2 over W [classes, dim] and b [classes]; b is not penalised, features are not standardised.
  * Two classes have two rows. Unreadable pictures are left out. */

@@ -178,10 +178,10 @@ noema_status noema_models_average(noema_context *ctx, size_t n, const char *cons
     for (size_t i = 0; i < n && s == NOEMA_OK; i++)
         s = add_model(&a, names[i], weights ? weights[i] : 1.0 / (double)n, 1, err);
     if (s == NOEMA_OK && a.heads != 0 && a.heads != n)
-        s = nm_fail(err, NOEMA_E_MISMATCH, "%zu of %zu models have a head.safetensors beside them: all or none is needed", a.heads, n);
+        nm_log(ctx, NOEMA_LOG_WARNING, "%zu of %zu models have a head.safetensors beside them: the heads are left out", a.heads, n);
     if (s == NOEMA_OK)
         s = noema_model_save(a.sum, folder, layout, dtype, err);
-    char *path = s == NOEMA_OK && a.head ? nm_path_join(folder, "head.safetensors") : NULL;
+    char *path = s == NOEMA_OK && a.head && a.heads == n ? nm_path_join(folder, "head.safetensors") : NULL;
     if (path)
         s = write_head(a.head, a.total, path, err);
     free(path);

@@ -239,13 +239,26 @@ static nm_tensor encode_image(nm_run *r, const nm_model *base, nm_tensor pixels)
 static nm_tensor encode_features(nm_run *r, const nm_model *base, nm_tensor pixels)
 {
     const nm_clip *m = (const nm_clip *)base;
-    return m->cfg.resnet ? encode_image(r, base, pixels) : nm_vit_features(r, &m->vit, &m->cfg.vit, pixels);
+    if (m->cfg.resnet)
+        return encode_image(r, base, pixels);
+    saved_prefix old = enter(r, "visual.");
+    nm_tensor x = nm_vit_features(r, &m->vit, &m->cfg.vit, pixels);
+    leave(r, old);
+    return x;
 }
 
 static int feature_dim(const nm_model *base)
 {
     const nm_clip *m = (const nm_clip *)base;
     return m->cfg.resnet ? base->embed_dim : nm_vit_feature_dim(&m->cfg.vit);
+}
+
+static void projection(const nm_model *base, const nm_weight **w, const nm_weight **b)
+{
+    const nm_clip *m = (const nm_clip *)base;
+    const nm_vit_cfg *c = &m->cfg.vit;
+    *w = m->cfg.resnet ? NULL : c->proj ? &m->vit.proj : c->head_proj ? &m->vit.head_proj.weight : NULL;
+    *b = !m->cfg.resnet && c->head_proj && c->head_proj_bias ? &m->vit.head_proj.bias : NULL;
 }
 
 static nm_tensor bert_forward(nm_run *r, const nm_clip *m, const nm_texts *texts)
@@ -299,7 +312,7 @@ static json_t *clip_config(const nm_model *m) { return nm_clip_config_json((cons
 
 #define CLIP_FAMILY(family, text) \
     const nm_family family = { .name = text, .probe = clip_probe, .open = clip_open, .create = clip_create, .encode_image = encode_image, \
-                               .encode_features = encode_features, .feature_dim = feature_dim, \
+                               .encode_features = encode_features, .feature_dim = feature_dim, .projection = projection, \
                                .encode_text = encode_text, .declare = clip_params, .save_scheme = NM_OPENCLIP, .config = clip_config, .free = clip_free }
 CLIP_FAMILY(nm_family_clip, "clip");
 CLIP_FAMILY(nm_family_siglip, "siglip");

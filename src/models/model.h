@@ -62,6 +62,8 @@ typedef struct nm_family {
     /* The image tower's output before the projection, f32 [n, feature_dim(m)]; both NULL: a family without such. */
     nm_tensor (*encode_features)(nm_run *r, const nm_model *m, nm_tensor pixels);
     int (*feature_dim)(const nm_model *m);
+    /* The image vector is features W^T + b, W [embed_dim, feature_dim]; *w NULL: the features themselves; *b NULL: no bias. */
+    void (*projection)(const nm_model *m, const nm_weight **w, const nm_weight **b);
     nm_tensor (*encode_text)(nm_run *r, const nm_model *m, const nm_texts *texts);
     nm_declare_fn *declare;        /* the one declaration of its parameters */
     int save_scheme;               /* naming scheme of files that we write */

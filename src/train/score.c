@@ -2,6 +2,7 @@
 #include "train/score.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,16 +113,18 @@ json_t *nm_score_difference(const nm_score *before, const nm_score *after)
     return json_pack("{s:f,s:o}", "accuracy", n ? sum / (double)n : 0.0, "interval", interval_json(interval));
 }
 
-json_t *nm_score_classes(const nm_labelled *names, const nm_score *before, const nm_score *after)
+json_t *nm_score_classes(const json_t *names, const nm_score *before, const nm_score *after)
 {
     json_t *list = json_array();
     for (int64_t k = 0; k < after->classes; k++) {
         char text[32];
+        const char *name = json_string_value(json_array_get(names, (size_t)k));
         double interval[2], rows = (double)after->class_rows[k];
         if (!after->class_rows[k])
             continue;
         nm_wilson(after->class_right[k], after->class_rows[k], interval);
-        json_t *row = json_pack("{s:s,s:I,s:o,s:f,s:o}", "class", nm_labelled_class(names, k, text, sizeof text), "rows", (json_int_t)after->class_rows[k],
+        snprintf(text, sizeof text, "%lld", (long long)k);
+        json_t *row = json_pack("{s:s,s:I,s:o,s:f,s:o}", "class", name ? name : text, "rows", (json_int_t)after->class_rows[k],
                                 "before", before && before->class_rows[k] ? json_real((double)before->class_right[k] / (double)before->class_rows[k]) : json_null(),
                                 "after", (double)after->class_right[k] / rows, "interval", interval_json(interval));
         json_array_append_new(list, row);

@@ -22,8 +22,9 @@ void nm_score_free(nm_score *sc);
 json_t *nm_score_json(const nm_score *sc);
 /* Difference of two scores of the same rows: {"accuracy","interval"}: 95 % of 1000 bootstrap samples over the rows both could read. */
 json_t *nm_score_difference(const nm_score *before, const nm_score *after);
-/* [{"class","rows","before","after","interval"}...]; the interval is Wilson's of `after`; before may be NULL. */
-json_t *nm_score_classes(const nm_labelled *names, const nm_score *before, const nm_score *after);
+/* [{"class","rows","before","after","interval"}...]; names [classes] or NULL: numbers; the interval is Wilson's of
+ * `after`; before may be NULL. */
+json_t *nm_score_classes(const json_t *names, const nm_score *before, const nm_score *after);
 /* probs as .npy f32 [n, classes]. */
 noema_status nm_score_write(const nm_score *sc, const char *path, noema_error *err);
 
