@@ -39,6 +39,12 @@
     V(train) \
     V(finetune) \
     V(probe) \
+    V(eval_zeroshot) \
+    V(eval_retrieval) \
+    V(eval_probe) \
+    V(eval_knn) \
+    V(eval_geometry) \
+    V(eval_composition) \
     V(data_emoji) \
     V(verify) \
     V(bench) \

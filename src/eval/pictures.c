@@ -1,0 +1,344 @@
+/* pictures.c - the pictures and texts of an evaluation, and their vectors. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "eval/rows.h"
+#include "train/dataset.h"
+
+enum { STEP = 512 /* pictures or texts a call */ };
+
+void nm_pictures_free(nm_pictures *p)
+{
+    for (int64_t i = 0; i < p->n; i++)
+        free(p->item[i].path);
+    for (int k = 0; k < p->n_sets; k++)
+        nm_dataset_free(p->set[k]);
+    nm_strings_free(p->caption, p->n_captions);
+    nm_strings_free(p->label_name, p->label_name ? p->classes : 0);
+    free(p->item);
+    free(p->label);
+    free(p->set);
+    free(p->owner);
+    free(p->bad);
+    *p = (nm_pictures){ 0 };
+}
+
+static noema_status no_memory(noema_error *err) { return nm_fail(err, NOEMA_E_MEMORY, "out of memory: pictures"); }
+
+static noema_status add_ref(nm_pictures *p, nm_picture_ref ref, noema_error *err)
+{
+    if (p->n == p->cap) {
+        int64_t cap = p->cap ? 2 * p->cap : 1024;
+        nm_picture_ref *q = nm_realloc_array(p->item, (size_t)cap, sizeof *q);
+        if (!q) {
+            free(ref.path);
+            return no_memory(err);
+        }
+        p->item = q;
+        p->cap = cap;
+    }
+    p->item[p->n++] = ref;
+    return NOEMA_OK;
+}
+
+noema_status nm_pictures_add(nm_pictures *p, char *path, noema_error *err)
+{
+    return path ? add_ref(p, (nm_picture_ref){ .set = -1, .path = path }, err) : no_memory(err);
+}
+
+noema_status nm_pictures_caption(nm_pictures *p, const char *text, int64_t owner, noema_error *err)
+{
+    if (p->n_captions == p->cap_captions) {
+        int64_t cap = p->cap_captions ? 2 * p->cap_captions : 1024;
+        char **c = nm_realloc_array(p->caption, (size_t)cap, sizeof *c);
+        if (c)
+            p->caption = c;
+        int64_t *o = c ? nm_realloc_array(p->owner, (size_t)cap, sizeof *o) : NULL;
+        if (!o)
+            return no_memory(err);
+        p->owner = o;
+        p->cap_captions = cap;
+    }
+    if (!(p->caption[p->n_captions] = nm_strdup(text)))
+        return no_memory(err);
+    p->owner[p->n_captions++] = owner;
+    return NOEMA_OK;
+}
+
+const char *nm_pictures_name(const nm_pictures *p, int64_t i, char buf[512])
+{
+    const nm_picture_ref *r = &p->item[i];
+    const char *path = r->path ? r->path : nm_dataset_path(p->set[r->set], r->row);
+    if (path)
+        return path;
+    snprintf(buf, 512, "%s, row %lld", nm_dataset_source(p->set[r->set]), (long long)r->row);
+    return buf;
+}
+
+/* ---- data sets ---- */
+
+/* The number that the class has in all sets together: by name, or as it is. */
+static noema_status common_label(nm_pictures *p, const nm_dataset *set, int64_t label, int64_t *out, noema_error *err)
+{
+    const char *name = nm_dataset_label_name(set, label);
+    *out = label;
+    if (label < 0 || (!name && !p->label_name)) {
+        if (label >= p->classes)
+            p->classes = label + 1;
+        return NOEMA_OK;
+    }
+    if (!name || (!p->label_name && p->classes))
+        return nm_fail(err, NOEMA_E_MISMATCH, "%s: labels are names in one data set and numbers in another", nm_dataset_source(set));
+    for (*out = 0; *out < p->classes; ++*out)
+        if (strcmp(p->label_name[*out], name) == 0)
+            return NOEMA_OK;
+    char **q = nm_realloc_array(p->label_name, (size_t)p->classes + 1, sizeof *q);
+    if (!q)
+        return no_memory(err);
+    p->label_name = q;
+    if (!(q[p->classes] = nm_strdup(name)))
+        return no_memory(err);
+    p->classes++;
+    return NOEMA_OK;
+}
+
+static noema_status add_set(nm_eval *e, nm_pictures *p, const char *path)
+{
+    nm_dataset *set = NULL;
+    noema_status s = nm_dataset_open(&set, path, e->o.img_key, e->o.caption_key, e->err);
+    if (s != NOEMA_OK)
+        return s;
+    nm_dataset **sets = nm_realloc_array(p->set, (size_t)p->n_sets + 1, sizeof *sets);
+    int64_t rows = nm_dataset_count(set), *label = sets ? nm_realloc_array(p->label, (size_t)(p->n + rows) + 1, sizeof *label) : NULL, *number = NULL;
+    if (sets)
+        p->set = sets;
+    if (!label) {
+        nm_dataset_free(set);
+        return no_memory(e->err);
+    }
+    p->label = label;
+    p->set[p->n_sets++] = set;
+    int64_t classes = nm_dataset_classes(set);
+    bool named = nm_dataset_label_name(set, 0) != NULL;
+    if (named && !(number = nm_malloc_array((size_t)classes + 1, sizeof *number)))
+        return no_memory(e->err);
+    for (int64_t k = 0; named && s == NOEMA_OK && k < classes; k++)
+        s = common_label(p, set, k, &number[k], e->err);
+    for (int64_t i = 0; i < rows && s == NOEMA_OK && (!e->o.limit || p->n < e->o.limit); i++) {
+        int64_t own = nm_dataset_label(set, i);
+        const char *title = nm_dataset_title(set, i);
+        if (title)
+            s = nm_pictures_caption(p, title, p->n, e->err);
+        if (named)
+            p->label[p->n] = own >= 0 && own < classes ? number[own] : -1;
+        else if (s == NOEMA_OK)
+            s = common_label(p, set, own, &p->label[p->n], e->err);
+        if (s == NOEMA_OK)
+            s = add_ref(p, (nm_picture_ref){ .set = p->n_sets - 1, .row = i }, e->err);
+    }
+    free(number);
+    return s;
+}
+
+noema_status nm_pictures_open(nm_eval *e, nm_pictures *p, const char *const *data, size_t n)
+{
+    noema_status s = NOEMA_OK;
+    *p = (nm_pictures){ 0 };
+    for (size_t i = 0; i < n && s == NOEMA_OK; i++)
+        s = nm_has_suffix(data[i], ".json") ? nm_coco_captions(e, p, data[i]) : add_set(e, p, data[i]);
+    if (s == NOEMA_OK && p->n < 1)
+        s = nm_fail(e->err, NOEMA_E_FORMAT, "%s: no pictures", n ? data[0] : "data");
+    bool labelled = false;
+    for (int64_t i = 0; s == NOEMA_OK && p->label && i < p->n; i++)
+        labelled = labelled || p->label[i] >= 0;
+    if (!labelled) {
+        free(p->label);
+        p->label = NULL;
+    }
+    if (s != NOEMA_OK)
+        nm_pictures_free(p);
+    return s;
+}
+
+/* ---- vectors ---- */
+
+typedef struct embedding { nm_eval *e; nm_pictures *p; unsigned flags; int64_t first, dim; noema_error errors[STEP]; } embedding;
+
+static noema_status load(void *arg, size_t i, const nm_preprocess *pre, nm_preprocess_scratch *scratch, nm_image *own, const nm_image **im, noema_error *err)
+{
+    const embedding *w = arg;
+    const nm_picture_ref *r = &w->p->item[w->first + (int64_t)i];
+    const char *path = r->path ? r->path : nm_dataset_path(w->p->set[r->set], r->row);
+    (void)own;
+    return nm_preprocess_load(pre, scratch, path, NULL, im, err);
+}
+
+/* Rows of tensors go straight to the model. */
+static noema_status embed_tensors(embedding *w, int64_t n, float *out)
+{
+    const nm_model *m = w->e->session->model->m;
+    noema_status s = NOEMA_OK;
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++) {
+        const nm_picture_ref *r = &w->p->item[w->first + i];
+        int64_t shape[3];
+        const float *x = nm_dataset_image(w->p->set[r->set], r->row, shape);
+        if (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width)
+            s = nm_fail(w->e->err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", nm_dataset_source(w->p->set[r->set]),
+                        (long long)shape[0], (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
+        else
+            s = noema_embed_tensors(w->e->session, 1, x, w->flags, out + i * w->dim, w->e->err);
+    }
+    return s;
+}
+
+static noema_status embed_some(void *arg, int64_t first, int64_t n, float *out)
+{
+    embedding *w = arg;
+    const nm_picture_ref *r = &w->p->item[first];
+    int64_t shape[3];
+    char buf[512];
+    w->first = first;
+    if (!r->path && nm_dataset_image(w->p->set[r->set], r->row, shape))
+        return embed_tensors(w, n, out);
+    memset(w->errors, 0, (size_t)n * sizeof *w->errors);
+    noema_status s = nm_embed_pictures(w->e->session, (size_t)n, load, w, w->flags, out, w->errors, w->e->err);
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++)
+        if (w->errors[i].code != NOEMA_OK)
+            nm_eval_failed(w->e, nm_pictures_name(w->p, first + i, buf), &w->errors[i]);
+    return s;
+}
+
+static void pictures_key(nm_sha256 *key, const nm_pictures *p)
+{
+    for (int k = 0; k < p->n_sets; k++)
+        nm_rows_key_file(key, nm_dataset_source(p->set[k]));
+    for (int64_t i = 0; i < p->n; i++) {
+        const nm_picture_ref *r = &p->item[i];
+        const char *path = r->path ? r->path : nm_dataset_path(p->set[r->set], r->row);
+        if (path)
+            nm_rows_key_file(key, path);
+        else
+            nm_sha256_update(key, &r->row, sizeof r->row);
+    }
+}
+
+/* NaN rows are marked bad and become 0. */
+static void mark_bad(nm_pictures *p, float *x, int64_t dim)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        p->bad[i] = isnan(x[i * dim]);
+        if (p->bad[i])
+            memset(x + i * dim, 0, (size_t)dim * sizeof *x);
+    }
+}
+
+noema_status nm_eval_embed_pictures(nm_eval *e, nm_pictures *p, unsigned flags, nm_vectors *v)
+{
+    noema_status s = nm_eval_need_model(e, true, false);
+    *v = (nm_vectors){ 0 };
+    if (s != NOEMA_OK)
+        return s;
+    int64_t dim = flags & NOEMA_FEATURES ? noema_model_feature_dim(e->session->model) : noema_model_get_info(e->session->model)->embed_dim;
+    if (dim < 1)
+        return nm_fail(e->err, NOEMA_E_UNSUPPORTED, "%s has no image features before the projection", e->session->model->name);
+    size_t floats;
+    embedding *w = calloc(1, sizeof *w);
+    float *x = nm_mul_size((size_t)p->n, (size_t)dim, &floats) ? nm_malloc_array(floats, sizeof *x) : NULL;
+    if (!p->bad)
+        p->bad = calloc((size_t)p->n, sizeof *p->bad);
+    if (!w || !x || !p->bad)
+        s = no_memory(e->err);
+    if (s == NOEMA_OK) {
+        nm_sha256 key;
+        *w = (embedding){ .e = e, .p = p, .flags = flags, .dim = dim };
+        nm_rows_key(&key, e, "pictures", flags);
+        if (e->o.cache)
+            pictures_key(&key, p);
+        s = nm_stored_rows(e, &key, "pictures", p->n, dim, STEP, embed_some, w, x);
+    }
+    if (s == NOEMA_OK) {
+        mark_bad(p, x, dim);
+        s = nm_vectors_from_f32(v, x, p->n, dim, e->err);
+    }
+    free(w);
+    free(x);
+    return s;
+}
+
+typedef struct texts { nm_eval *e; char *const *text; } texts;
+
+static noema_status embed_some_texts(void *arg, int64_t first, int64_t n, float *out)
+{
+    texts *t = arg;
+    return noema_embed_texts(t->e->session, (size_t)n, (const char *const *)t->text + first, NULL, NOEMA_NORMALIZE, out, t->e->err);
+}
+
+noema_status nm_eval_embed_texts(nm_eval *e, int64_t n, char *const *text, nm_vectors *v)
+{
+    noema_status s = nm_eval_need_model(e, false, true);
+    *v = (nm_vectors){ 0 };
+    if (s != NOEMA_OK)
+        return s;
+    int64_t dim = noema_model_get_info(e->session->model)->embed_dim;
+    float *x = nm_malloc_array((size_t)n * (size_t)dim + 1, sizeof *x);
+    texts t = { e, text };
+    nm_sha256 key;
+    nm_rows_key(&key, e, "texts", NOEMA_NORMALIZE);
+    for (int64_t i = 0; e->o.cache && i < n; i++)
+        nm_rows_key_text(&key, text[i]);
+    s = x ? nm_stored_rows(e, &key, "texts", n, dim, STEP, embed_some_texts, &t, x) : no_memory(e->err);
+    if (s == NOEMA_OK)
+        s = nm_vectors_from_f32(v, x, n, dim, e->err);
+    free(x);
+    return s;
+}
+
+typedef struct class_job { nm_eval *e; const nm_prompts *p; } class_job;
+
+static noema_status some_classes(void *arg, int64_t first, int64_t n, float *out)
+{
+    class_job *c = arg;
+    return noema_class_vectors(c->e->session, (size_t)n, (const char *const *)c->p->name + first, (size_t)c->p->n_texts,
+                               (const char *const *)c->p->text, out, c->e->err);
+}
+
+noema_status nm_eval_class_vectors(nm_eval *e, const nm_prompts *p, nm_vectors *v)
+{
+    noema_status s = nm_eval_need_model(e, false, true);
+    *v = (nm_vectors){ 0 };
+    if (s != NOEMA_OK)
+        return s;
+    int64_t dim = noema_model_get_info(e->session->model)->embed_dim, step = p->n_texts > 1 ? 1 + STEP / p->n_texts : STEP;
+    float *x = nm_malloc_array((size_t)p->n_names * (size_t)dim + 1, sizeof *x);
+    class_job c = { e, p };
+    nm_sha256 key;
+    nm_rows_key(&key, e, "classes", 0);
+    for (int64_t i = 0; e->o.cache && i < p->n_texts; i++)
+        nm_rows_key_text(&key, p->text[i]);
+    for (int64_t i = 0; e->o.cache && i < p->n_names; i++)
+        nm_rows_key_text(&key, p->name[i]);
+    s = x ? nm_stored_rows(e, &key, "class names", p->n_names, dim, step, some_classes, &c, x) : no_memory(e->err);
+    if (s == NOEMA_OK)
+        s = nm_vectors_from_f32(v, x, p->n_names, dim, e->err);
+    free(x);
+    return s;
+}
+
+int64_t nm_eval_drop_bad(const nm_pictures *p, nm_vectors *v, int64_t *label, int64_t *keep)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < v->n; i++) {
+        if (p->bad && p->bad[i])
+            continue;
+        memmove(v->x + n * v->dim, v->x + i * v->dim, (size_t)v->dim * sizeof *v->x);
+        if (label)
+            label[n] = label[i];
+        if (keep)
+            keep[n] = i;
+        n++;
+    }
+    return v->n = n;
+}
