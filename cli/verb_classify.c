@@ -2,12 +2,15 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli.h"
+#include "noema/train.h"
 
 static const cli_option options[] = {
     { "labels", 'l', CLI_STRING, "\"a,b\"|FILE", "the classes: separated by commas, or a file with one per line" },
     { "templates", 0, CLI_STRING, "none|openai|FILE", "none: the label alone; openai: its 80 for ImageNet; a file: one per line, {} is the label" },
+    { "head", 0, CLI_STRING, "FILE", "a classifier that finetune or probe made, instead of class vectors (that beside the model)" },
     { "top", 0, CLI_INT, "K", "print the K likeliest labels (default: all)" },
     { "recursive", 'r', CLI_FLAG, NULL, "take the files in folders" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
@@ -21,7 +24,7 @@ static int by_prob(const void *a, const void *b)
     return x->prob != y->prob ? (x->prob < y->prob ? 1 : -1) : (x->label > y->label) - (x->label < y->label);
 }
 
-typedef struct job { const cli_names *labels; const float *classes; size_t dim, vectors, top; float *probs; scored *order; cli_buf line; } job;
+typedef struct job { const cli_names *labels; const noema_head *head; const float *classes; size_t dim, vectors, top; float *probs; scored *order; cli_buf line; } job;
 
 /* A picture with several vectors: each class takes the one that is nearest to it. */
 static void classify_best(const job *j, const float *v, size_t n)
@@ -50,7 +53,9 @@ static bool on_vector(void *user, const char *name, const float *v, noema_error 
     size_t n = j->labels->n;
     if (!v)
         return true;
-    if (j->vectors > 1)
+    if (j->head)
+        noema_head_apply(j->head, 1, v, j->probs);
+    else if (j->vectors > 1)
         classify_best(j, v, n);
     else if (noema_classify(1, v, n, j->classes, j->dim, 100.0f, j->probs, err) != NOEMA_OK)
         return false;
@@ -70,6 +75,36 @@ static bool on_vector(void *user, const char *name, const float *v, noema_error 
     cli_puts(&j->line, "]}");
     cli_emit(&j->line);
     return true;
+}
+
+static int classify_with_head(cli *c, noema_model *m, noema_session *s, const char *path, cli_names *labels)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    noema_head *head = NULL;
+    noema_model_info info = *noema_model_get_info(m);
+    int64_t dim = 0, n = noema_head_open(&head, path, &err) == NOEMA_OK ? noema_head_classes(head, &dim) : 0;
+    size_t cap = 0, top = (size_t)cli_int(c, "top", n);
+    int code = CLI_NOTHING_DONE;
+    info.embed_dim = noema_model_feature_dim(m); /* what a row of NOEMA_FEATURES holds */
+    info.image_vectors = 1;
+    for (int64_t k = 0; k < n && !cli_str(c, "labels", NULL); k++) {
+        labels->item = cli_grow((void *)labels->item, &cap, labels->n + 1, sizeof *labels->item);
+        labels->item[labels->n++] = noema_head_class(head, k);
+    }
+    job j = { .labels = labels, .head = head, .top = top && top < (size_t)n ? top : (size_t)n, .probs = cli_alloc((size_t)n + 1, sizeof(float)),
+              .order = cli_alloc((size_t)n + 1, sizeof(scored)) };
+    if (!n)
+        code = cli_fatal(c, &err);
+    else if (dim != info.embed_dim || labels->n != (size_t)n)
+        cli_warn(c, "%s: a head of %lld classes on %lld features; the model has %d features, --labels %zu names", path, (long long)n, (long long)dim,
+                 info.embed_dim, labels->n);
+    else
+        code = cli_embed_images(c, s, &info, NOEMA_FEATURES, c->inputs, c->n_inputs, on_vector, &j, &err) ? cli_exit(c) : cli_fatal(c, &err);
+    cli_buf_free(&j.line);
+    free(j.probs);
+    free(j.order);
+    noema_head_free(head);
+    return code;
 }
 
 static int classify(cli *c, noema_session *s, const noema_model_info *info, const cli_names *labels, const cli_names *templates)
@@ -93,6 +128,24 @@ static int classify(cli *c, noema_session *s, const noema_model_info *info, cons
     return code;
 }
 
+static bool is_file(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+/* --head, or the head.safetensors in the model's folder where no labels are given; malloc'd or NULL. */
+static char *find_head(const cli *c)
+{
+    const char *head = cli_str(c, "head", NULL), *model = cli_str(c, "model", NULL);
+    char *path = head ? cli_dup(head) : model && !cli_str(c, "labels", NULL) ? cli_text("%s/head.safetensors", model) : NULL;
+    if (path && !head && !is_file(path)) {
+        free(path);
+        return NULL;
+    }
+    return path;
+}
+
 static int run(cli *c)
 {
     cli_names labels = { 0 }, templates = { 0 };
@@ -100,18 +153,21 @@ static int run(cli *c)
     noema_session *s = NULL;
     noema_error err = NOEMA_ERROR_INIT;
     const char *arg = cli_str(c, "labels", NULL);
+    char *head = find_head(c);
     int code;
-    if (!arg)
+    if (!arg && !head)
         return cli_usage(c, "expected --labels \"a,b\" or a file");
     if (!c->n_inputs)
-        return cli_usage(c, "expected pictures");
-    if (!cli_names_labels(&labels, arg, &err) || !cli_names_templates(&templates, cli_str(c, "templates", "none"), &err))
+        code = cli_usage(c, "expected pictures");
+    else if ((arg && !cli_names_labels(&labels, arg, &err)) || !cli_names_templates(&templates, cli_str(c, "templates", "none"), &err))
         code = cli_fatal(c, &err);
-    else if (!labels.n)
+    else if (arg && !labels.n)
         code = cli_usage(c, "--labels: there is no label in '%s'", arg);
     else if ((code = cli_open_model(c, &m, &s)) == CLI_OK) {
         const noema_model_info *info = noema_model_get_info(m);
-        if (info->has_image && info->has_text)
+        if (head)
+            code = classify_with_head(c, m, s, head, &labels);
+        else if (info->has_image && info->has_text)
             code = classify(c, s, info, &labels, &templates);
         else {
             cli_warn(c, "%s: expected a model of pictures and texts, this one has no %s tower", info->name, info->has_image ? "text" : "image");
@@ -122,12 +178,14 @@ static int run(cli *c)
     noema_model_free(m);
     cli_names_free(&labels);
     cli_names_free(&templates);
+    free(head);
     return code;
 }
 
 const cli_verb cli_verb_classify = {
-    "classify", "zero-shot classes of pictures", "-m MODEL --labels \"a,b\"|FILE [--templates none|openai|FILE] [--top K] IMAGE...",
+    "classify", "classes of pictures, zero-shot or by a trained head", "-m MODEL --labels \"a,b\"|FILE [--templates none|openai|FILE] [--head FILE] [--top K] IMAGE...",
     "Prints {\"input\",\"labels\":[{\"label\",\"prob\"}...]}, likeliest first. prob is the softmax of 100 * cosine with the class vectors:\n"
-    "template embeddings normalised, averaged, normalised again. IMAGE: files, folders with -r, - for a list on stdin, .npy tensors.",
+    "template embeddings normalised, averaged, normalised again. IMAGE: files, folders with -r, - for a list on stdin, .npy tensors.\n"
+    "With --head, or without --labels where the model's folder has a head.safetensors, prob is the softmax of that classifier.",
     "noema classify -m ViT-B/32 --labels \"a cat,a dog\" photo.jpg", options, CLI_WITH_MODEL, run
 };

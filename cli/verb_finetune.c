@@ -1,6 +1,7 @@
 /* verb_finetune.c - `noema finetune`: a classifier on the image tower. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "train.h"
 
@@ -13,6 +14,7 @@ static const cli_option options[] = {
     { "label-smoothing", 0, CLI_NUMBER, "E", "of the targets (0)" },
     { "unlocked-layers", 0, CLI_INT, "N", "train the last N blocks of the tower and the head (all); 0 is --lock-image" },
     { "shots", 0, CLI_INT, "K", "train on K rows of each class, drawn by --seed (all)" },
+    { "seeds", 0, CLI_INT, "N", "N runs with seeds from --seed on, in NAME/seed_S; their mean and deviation are printed (1)" },
     { "wise-ft", 0, CLI_NUMBER, "ALPHA", "also (1 - ALPHA) start + ALPHA result, in LOGS/NAME/wise_ft (off)" },
     { "before", 0, CLI_STRING, "head|probe|none", "compare with the start's head or a linear probe on its features (head if given, else probe)" },
     { "predictions", 0, CLI_STRING, "FILE", "write class probabilities of --val-data, else of the training rows (.npy)" },
@@ -78,12 +80,59 @@ static void read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
     o->predictions = cli_str(c, "predictions", NULL);
 }
 
+/* One run; 0 or the exit code. */
+static int one_run(cli *c, noema_finetune_options *o, cli_train_view *v, noema_finetune_result *r)
+{
+    noema_error err = NOEMA_ERROR_INIT;
+    v->first = -1;
+    return cli_train_end(c, noema_finetune(c->ctx, o, r, &err), v, &err);
+}
+
+/* Runs with one seed each; prints the mean of their accuracies. With --resume latest a run that is complete is only measured. */
+static int many_runs(cli *c, noema_finetune_options *o, cli_train_view *v, int64_t n)
+{
+    noema_finetune_result r = { 0 };
+    const char *name = o->train.name;
+    uint64_t seed = o->train.seed;
+    double *accuracy = cli_alloc((size_t)n, sizeof *accuracy), mean = 0, square = 0;
+    int code = CLI_OK;
+    for (int64_t i = 0; i < n && code == CLI_OK; i++) {
+        char *folder = cli_text("%s/seed_%llu", name, (unsigned long long)(seed + (uint64_t)i));
+        o->train.name = folder;
+        o->train.seed = seed + (uint64_t)i;
+        code = one_run(c, o, v, &r);
+        accuracy[i] = r.after;
+        mean += r.after / (double)n;
+        free(folder);
+    }
+    for (int64_t i = 0; i < n; i++)
+        square += (accuracy[i] - mean) * (accuracy[i] - mean);
+    o->train.name = name;
+    if (code == CLI_OK) {
+        cli_buf b = { 0 };
+        char *folder = cli_text("%s/%s", o->train.logs, name);
+        cli_puts(&b, "{\"run\":");
+        cli_put_json(&b, folder);
+        cli_printf(&b, ",\"seeds\":%lld", (long long)n);
+        put_number(&b, "accuracy", mean);
+        put_number(&b, "accuracy_std", sqrt(square / (double)(n - 1)));
+        for (int64_t i = 0; i < n; i++)
+            cli_printf(&b, i ? ",%.17g" : ",\"accuracies\":[%.17g", accuracy[i]);
+        cli_printf(&b, "],\"trained_parameters\":%lld,\"classes\":%lld,\"rows\":%lld}", (long long)r.trained_parameters, (long long)r.classes, (long long)r.rows);
+        cli_emit(&b);
+        cli_buf_free(&b);
+        free(folder);
+    }
+    free(accuracy);
+    return code;
+}
+
 static int finetune(cli *c, const cli_names *labels, const cli_names *templates)
 {
     noema_finetune_options o;
     noema_finetune_result r;
-    noema_error err = NOEMA_ERROR_INIT;
     cli_train_view v;
+    int64_t seeds = cli_int(c, "seeds", 1);
     read_options(c, &o, &v);
     o.labels = labels->item;
     o.n_labels = labels->n;
@@ -91,13 +140,17 @@ static int finetune(cli *c, const cli_names *labels, const cli_names *templates)
     o.n_templates = templates->n;
     if (cli_str(c, "wise-ft", NULL) && !(o.wise_ft >= 0 && o.wise_ft <= 1))
         return cli_usage(c, "--wise-ft %s: expected 0 to 1", cli_str(c, "wise-ft", NULL));
-    if (cli_str(c, "shots", NULL) && o.shots < 1)
-        return cli_usage(c, "--shots: expected at least 1");
+    if ((cli_str(c, "shots", NULL) && o.shots < 1) || seeds < 1 || seeds > 1000)
+        return cli_usage(c, "--shots, --seeds: expected at least 1 (at most 1000 seeds)");
+    if (seeds > 1 && o.train.resume && strcmp(o.train.resume, "latest"))
+        return cli_usage(c, "--resume %s: several seeds go on from their own `latest` only", o.train.resume);
     if (!o.train.train_data || !o.train.model)
         return cli_usage(c, "expected -m MODEL and --train-data FILE");
     if (!cli_context(c))
         return CLI_NOTHING_DONE;
-    int code = cli_train_end(c, noema_finetune(c->ctx, &o, &r, &err), &v, &err);
+    if (seeds > 1)
+        return many_runs(c, &o, &v, seeds);
+    int code = one_run(c, &o, &v, &r);
     if (code != CLI_OK)
         return code;
     char *folder = cli_text("%s/%s", o.train.logs, o.train.name);

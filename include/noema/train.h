@@ -107,6 +107,15 @@ typedef struct noema_finetune_result {
 NOEMA_API void noema_finetune_options_default(noema_finetune_options *o);
 NOEMA_API noema_status noema_finetune(noema_context *ctx, const noema_finetune_options *o, noema_finetune_result *result, noema_error *err);
 
+/* A classifier's head as finetune and probe write it. Immutable once open. */
+typedef struct noema_head noema_head;
+NOEMA_API noema_status noema_head_open(noema_head **h, const char *path, noema_error *err);
+NOEMA_API void noema_head_free(noema_head *h); /* NULL is fine */
+NOEMA_API int64_t noema_head_classes(const noema_head *h, int64_t *dim); /* dim: of the features, may be NULL */
+NOEMA_API const char *noema_head_class(const noema_head *h, int64_t k);  /* its name; its number where the file has no names */
+/* features [n, dim] (NOEMA_FEATURES, not normalised) -> class probabilities [n, classes]. */
+NOEMA_API void noema_head_apply(const noema_head *h, int64_t n, const float *features, float *probs);
+
 /* A linear head on fixed features of the image tower (NOEMA_FEATURES), fitted to `label`: the minimum of
  * C * sum of cross-entropies + 1/2 |W|^2 over W [classes, dim] and b [classes]; b is not penalised, features are not standardised.
  * Two classes have two rows. Unreadable pictures are left out. */

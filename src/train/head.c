@@ -152,9 +152,9 @@ int64_t nm_head_probabilities(const float *logits, int64_t classes, float *p, in
     double most, log_z = log_sum(logits, classes, &most);
     int64_t best = 0;
     *loss = most + log_z - (double)logits[label];
-    for (int64_t k = 0; k < classes; k++) {
-        p[k] = (float)exp((double)logits[k] - most - log_z);
+    for (int64_t k = 0; k < classes; k++)
         best = logits[k] > logits[best] ? k : best;
-    }
+    for (int64_t k = 0; k < classes; k++)
+        p[k] = (float)exp((double)logits[k] - most - log_z);
     return best;
 }

@@ -22,7 +22,7 @@ noema_status nm_head_write(const char *path, int64_t classes, int64_t dim, const
  * d [n, classes] += its gradient times `weight`. Returns the mean loss. Logits f32, sums in double. */
 double nm_label_loss(const float *logits, const int64_t *labels, int64_t n, int64_t classes, double e, double weight, float *d);
 
-/* Softmax of one row, p [classes] in f32; returns the likeliest class (the first among equals). *loss: the label's cross-entropy. */
+/* Softmax of one row, p [classes] in f32 (may be the logits themselves); returns the likeliest class (the first among equals). *loss: the label's cross-entropy. */
 int64_t nm_head_probabilities(const float *logits, int64_t classes, float *p, int64_t label, double *loss);
 
 #endif

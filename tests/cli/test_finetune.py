@@ -247,6 +247,11 @@ def shots(tmp):
     check(log(tmp / "s0") == log(tmp / "s1") != log(tmp / "s2"), "shots by seed")
     check(len(log(tmp / "s0")) == 5, "twenty rows are one batch an epoch")
     finetune(tmp / "s3", *FULL, "--shots", 1, "--batch-size", 64)  # a batch is as large as there are rows
+    many = finetune(tmp / "many", *FULL, "--shots", 2, "--seed", 1, "--seeds", 2)
+    check(many["accuracies"][0] == a["accuracy"] and log(tmp / "many/run", "seed_2") == log(tmp / "s2"), f"several seeds: {many}")
+    check(abs(sum(many["accuracies"]) / 2 - many["accuracy"]) < 1e-12 and
+          abs(abs(many["accuracies"][0] - many["accuracies"][1]) / math.sqrt(2) - many["accuracy_std"]) < 1e-12, f"mean and deviation: {many}")
+    check(finetune(tmp / "many", *FULL, "--shots", 2, "--seed", 1, "--seeds", 2, "--resume", "latest") == many, "complete runs are only measured")
     check("class 0 has 4 rows" in finetune(tmp / "s4", *FULL, "--shots", 5, code=1), "too few rows")
 
 
@@ -276,6 +281,12 @@ def korean(tmp):
     check(report["before"]["head"] == "linear probe" and report["before"]["accuracy"] == 1, f"before: {report['before']}")
     check("빨강" in (tmp / "k/run/report.txt").read_text(), "report.txt")
     check(abs(report["after"]["interval"][0] - 4 / (4 + 1.959963984540054 ** 2)) < 1e-12 and report["after"]["interval"][1] == 1, "Wilson's interval")
+    # what was trained is used: by the run's folder, or by any head
+    for model in (["-m", tmp / "k/run"], [*MODEL, "--head", tmp / "k/run/head.safetensors", "-m", tmp / "k/run"]):
+        rows = [json.loads(x) for x in noema("classify", *model, "--dtype", "f32", "--quiet", tmp / "9.png", tmp / "10.png").stdout.splitlines()]
+        check([r["labels"][0]["label"] for r in rows] == ["파랑", "빨강"] and abs(sum(x["prob"] for x in rows[0]["labels"]) - 1) < 1e-6, f"classify: {rows}")
+    check("features" in noema("classify", *MODEL, "--head", tmp / "k/run/head.safetensors", "--labels", "a,b,c", tmp / "9.png", code=3).stderr, "names of other classes")
+    check("head.weight" in noema("classify", *MODEL, "--head", E2E / "init.safetensors", tmp / "9.png", code=3).stderr, "no head in the file")
     # the head knows its classes by name: rows of the file in another order are put right
     check(json.loads(tensors(tmp / "k/run/head.safetensors")["__metadata__"]["classes"]) == names, "names in the head")
     r = finetune(tmp / "k2", "--lock-image", "--lr", 0, "--head", tmp / "k/run/head.safetensors", "-m", tmp / "k/run", "--epochs", 1, "--batch-size", 4, data=val)
