@@ -15,6 +15,8 @@
 #include "tensor/tape.h"
 #include "weights/weights.h"
 
+#define NM_BLIP_NO_ID (-100) /* a label that does not count; an empty place of the queue of picture ids */
+
 /* One tensor that an optimizer sees. Parameters that the published pre-training ties (text encoder and decoder except self-attention, the
  * LM matrix and the word embeddings) are one entry: copies follow it and their gradients are added up in it. */
 typedef struct nm_blip_param {
