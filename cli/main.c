@@ -45,6 +45,9 @@
     V(eval_knn) \
     V(eval_geometry) \
     V(eval_composition) \
+    V(eval_captions) \
+    V(eval_caption) \
+    V(eval_clipscore) \
     V(data_emoji) \
     V(verify) \
     V(bench) \

@@ -3,57 +3,60 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "eval/coco.h"
 
-static int by_id(const void *a, const void *b)
-{
-    const nm_id_entry *x = a, *y = b;
-    int c = strcmp(x->id, y->id);
-    return c ? c : (x->at > y->at) - (x->at < y->at);
-}
-
 void nm_ids_free(nm_ids *s)
 {
-    for (int64_t i = 0; i < s->n; i++)
+    for (size_t i = 0; i < s->slots; i++)
         free(s->entry[i].id);
     free(s->entry);
     *s = (nm_ids){ 0 };
 }
 
+/* Where the id is, or the free place for it. */
+static size_t slot_of(const nm_ids *s, const char *id)
+{
+    size_t i = (size_t)nm_hash64(id, strlen(id), 0) & (s->slots - 1);
+    while (s->entry[i].id && strcmp(s->entry[i].id, id) != 0)
+        i = (i + 1) & (s->slots - 1);
+    return i;
+}
+
+static bool grow(nm_ids *s)
+{
+    nm_ids more = { .n = s->n, .slots = s->slots ? 2 * s->slots : 1024 };
+    if (!(more.entry = calloc(more.slots, sizeof *more.entry)))
+        return false;
+    for (size_t i = 0; i < s->slots; i++)
+        if (s->entry[i].id)
+            more.entry[slot_of(&more, s->entry[i].id)] = s->entry[i];
+    free(s->entry);
+    *s = more;
+    return true;
+}
+
 noema_status nm_ids_add(nm_ids *s, char *id, int64_t at, noema_error *err)
 {
-    if (id && s->n == s->cap) {
-        int64_t cap = s->cap ? 2 * s->cap : 1024;
-        nm_id_entry *p = nm_realloc_array(s->entry, (size_t)cap, sizeof *p);
-        if (p) {
-            s->entry = p;
-            s->cap = cap;
-        }
-    }
-    if (!id || s->n == s->cap) {
+    if (!id || ((size_t)s->n >= s->slots / 2 && !grow(s))) {
         free(id);
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: ids");
     }
-    s->entry[s->n++] = (nm_id_entry){ id, at };
-    s->sorted = false;
+    size_t i = slot_of(s, id);
+    if (s->entry[i].id) {
+        free(id);
+        return NOEMA_OK;
+    }
+    s->entry[i] = (nm_id_entry){ id, at };
+    s->n++;
     return NOEMA_OK;
 }
 
-int64_t nm_ids_find(nm_ids *s, const char *id)
+int64_t nm_ids_find(const nm_ids *s, const char *id)
 {
-    if (!s->sorted)
-        qsort(s->entry, (size_t)s->n, sizeof *s->entry, by_id);
-    s->sorted = true;
-    int64_t low = 0, high = s->n;
-    while (low < high) {
-        int64_t mid = (low + high) / 2;
-        if (strcmp(s->entry[mid].id, id) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < s->n && strcmp(s->entry[low].id, id) == 0 ? s->entry[low].at : -1;
+    size_t i = s->slots ? slot_of(s, id) : 0;
+    return s->slots && s->entry[i].id ? s->entry[i].at : -1;
 }
 
 char *nm_id_text(const json_t *v)

@@ -1,0 +1,47 @@
+/* verb_eval_results.c - `noema eval` of what models wrote: captions, caption, clipscore, vqa, nlvr. */
+#include "eval.h"
+
+#define REFERENCES { "references", 0, CLI_LIST, "FILE", "COCO captions, {\"id\": [captions]}, or text files with a line per picture; may be repeated" }
+#define RESULTS { "results", 0, CLI_STRING, "FILE", "[{\"image_id\", \"caption\"}], {\"id\": caption}, or a text file" }
+#define IMAGE_DIR { "image-dir", 0, CLI_STRING, "DIR", "where the pictures lie (default: beside the file that names them)" }
+#define OVERLAP \
+    { "tokens", 0, CLI_STRING, "ptb|space", "ptb: as pycocoevalcap; space: the texts are tokens already" }, \
+    { "document-frequency", 0, CLI_STRING, "FILE.json", "of CIDEr: {\"images\": n, \"df\": {\"n gram\": count}} (default: from the references)" }, \
+    { "per-item", 0, CLI_STRING, "FILE.csv", "write the scores of each picture" }
+
+static const cli_option captions_options[] = { REFERENCES, RESULTS, OVERLAP, IMAGE_DIR,
+    { "cache", 0, CLI_STRING, "DIR", "keep vectors there" },
+    EVAL_COMMON, EVAL_END };
+static const cli_option caption_options[] = { REFERENCES, IMAGE_DIR, OVERLAP,
+    { "prompt", 0, CLI_STRING, "P", "captions begin with it" },
+    { "beams", 0, CLI_INT, "N", "1: greedy" },
+    { "max-new", 0, CLI_INT, "N", "new ids at most" },
+    { "limit", 0, CLI_INT, "N", "the first N pictures only" },
+    { "predictions", 0, CLI_STRING, "FILE.json", "write the captions as a result file" },
+    EVAL_COMMON, EVAL_END };
+static const cli_option clipscore_options[] = { RESULTS, REFERENCES, IMAGE_DIR,
+    { "prompt", 0, CLI_STRING, "P", "in front of each caption (\"A photo depicts \")" },
+    { "per-item", 0, CLI_STRING, "FILE.csv", "write the scores of each picture" },
+    { "cache", 0, CLI_STRING, "DIR", "keep vectors there" },
+    EVAL_COMMON, EVAL_END };
+
+static int run_captions(cli *c) { return cli_eval(c, NOEMA_EVAL_CAPTIONS, false); }
+static int run_caption(cli *c) { return cli_eval(c, NOEMA_EVAL_CAPTION, true); }
+static int run_clipscore(cli *c) { return cli_eval(c, NOEMA_EVAL_CLIPSCORE, true); }
+
+const cli_verb cli_verb_eval_captions = {
+    "eval captions", "BLEU, ROUGE-L, CIDEr of captions against references", "[options] --references FILE --results FILE",
+    "The figures of pycocoevalcap: CIDEr_D is what it calls CIDEr; CIDEr is the paper's. With -m a CLIP model's CLIPScore and RefCLIPScore\n"
+    "join them.",
+    "noema eval captions --references captions_val2014.json --results results.json", captions_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_captions
+};
+const cli_verb cli_verb_eval_caption = {
+    "eval caption", "write captions for the pictures of references, then measure them", "[options] -m MODEL --references FILE.json",
+    NULL, "noema eval caption -m blip-base.pth --references captions_val2014.json --image-dir val2014", caption_options, CLI_WITH_MODEL | CLI_NO_INPUTS,
+    run_caption
+};
+const cli_verb cli_verb_eval_clipscore = {
+    "eval clipscore", "captions against their pictures by a CLIP model", "[options] -m MODEL --results FILE.json [--references FILE.json] --image-dir DIR",
+    "CLIPScore: 2.5 * max(cosine, 0). With references also RefCLIPScore. A picture is found by COCO's file name or as DIR/ID.jpg, .png, .webp.",
+    "noema eval clipscore -m ViT-B-32/openai --results captions.json --image-dir pictures", clipscore_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_clipscore
+};
