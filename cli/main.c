@@ -48,6 +48,8 @@
     V(eval_captions) \
     V(eval_caption) \
     V(eval_clipscore) \
+    V(eval_vqa) \
+    V(eval_nlvr) \
     V(data_emoji) \
     V(verify) \
     V(bench) \

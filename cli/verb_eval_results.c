@@ -25,6 +25,27 @@ static const cli_option clipscore_options[] = { RESULTS, REFERENCES, IMAGE_DIR,
     { "cache", 0, CLI_STRING, "DIR", "keep vectors there" },
     EVAL_COMMON, EVAL_END };
 
+#define GENERATE \
+    { "prompt", 0, CLI_STRING, "P", "a template, {} is the question" }, \
+    { "beams", 0, CLI_INT, "N", "1: greedy" }, \
+    { "max-new", 0, CLI_INT, "N", "new ids at most" }
+static const cli_option vqa_options[] = {
+    { "annotations", 0, CLI_STRING, "FILE.json", "the right answers: VQA, OK-VQA, A-OKVQA" },
+    { "questions", 0, CLI_STRING, "FILE.json", "the questions, where the annotations do not hold them" },
+    { "results", 0, CLI_STRING, "FILE.json", "[{\"question_id\", \"answer\"}] (default: \"prediction\" in the annotations, or -m)" },
+    IMAGE_DIR, GENERATE,
+    { "limit", 0, CLI_INT, "N", "the first N questions only" },
+    { "predictions", 0, CLI_STRING, "FILE.json", "write the model's answers as a result file" },
+    EVAL_COMMON, EVAL_END };
+static const cli_option nlvr_options[] = {
+    { "annotations", 0, CLI_STRING, "FILE", "statements with labels: NLVR2's lines, or BLIP's list" },
+    { "results", 0, CLI_STRING, "FILE", "{\"identifier\": true}, or lines identifier,True (default: by -m)" },
+    IMAGE_DIR,
+    { "limit", 0, CLI_INT, "N", "the first N statements only" },
+    EVAL_COMMON, EVAL_END };
+
+static int run_vqa(cli *c) { return cli_eval(c, NOEMA_EVAL_VQA, false); }
+static int run_nlvr(cli *c) { return cli_eval(c, NOEMA_EVAL_NLVR, false); }
 static int run_captions(cli *c) { return cli_eval(c, NOEMA_EVAL_CAPTIONS, false); }
 static int run_caption(cli *c) { return cli_eval(c, NOEMA_EVAL_CAPTION, true); }
 static int run_clipscore(cli *c) { return cli_eval(c, NOEMA_EVAL_CLIPSCORE, true); }
@@ -44,4 +65,15 @@ const cli_verb cli_verb_eval_clipscore = {
     "eval clipscore", "captions against their pictures by a CLIP model", "[options] -m MODEL --results FILE.json [--references FILE.json] --image-dir DIR",
     "CLIPScore: 2.5 * max(cosine, 0). With references also RefCLIPScore. A picture is found by COCO's file name or as DIR/ID.jpg, .png, .webp.",
     "noema eval clipscore -m ViT-B-32/openai --results captions.json --image-dir pictures", clipscore_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_clipscore
+};
+const cli_verb cli_verb_eval_vqa = {
+    "eval vqa", "accuracy of answers with the official normalisation", "[options] --annotations FILE.json --results FILE.json",
+    "Figures in percent: overall, then by answer type. With -m and no results the model answers first; BLIP's questions are cleaned as its\n"
+    "authors do.",
+    "noema eval vqa --annotations v2_mscoco_val2014_annotations.json --results answers.json", vqa_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_vqa
+};
+const cli_verb cli_verb_eval_nlvr = {
+    "eval nlvr", "statements about two pictures: accuracy and consistency", "[options] --annotations FILE --results FILE",
+    "With -m (BLIP's NLVR2 files) the model judges; pictures are IDENTIFIER-img0.png, -img1.png without the identifier's last part.",
+    "noema eval nlvr --annotations dev.json --results predictions.csv", nlvr_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_nlvr
 };

@@ -113,7 +113,8 @@ static noema_status run_task(nm_eval *e, noema_eval_task task)
     case NOEMA_EVAL_CAPTIONS: return nm_eval_captions(e, false);
     case NOEMA_EVAL_CAPTION: return nm_eval_captions(e, true);
     case NOEMA_EVAL_CLIPSCORE: return nm_eval_clipscore(e);
-    default: break;
+    case NOEMA_EVAL_VQA: return nm_eval_vqa(e);
+    case NOEMA_EVAL_NLVR: return nm_eval_nlvr(e);
     }
     return nm_fail(e->err, NOEMA_E_ARGUMENT, "task %d", (int)task);
 }

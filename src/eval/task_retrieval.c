@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval/answers.h"
 #include "eval/task.h"
 
 /* Images and texts with their owners, from files or from a model. */
@@ -75,12 +76,32 @@ static noema_status drop_bad(nm_eval *e, pairs *a)
     return a->images.n ? NOEMA_OK : nm_fail(e->err, NOEMA_E_FORMAT, "none of the %lld pictures could be read", (long long)p->n);
 }
 
+/* BLIP's authors clean captions before they compare them. */
+static noema_status clean_captions(nm_eval *e, nm_pictures *p)
+{
+    if (!e->session || strncmp(noema_model_get_info(e->session->model)->family, "blip", 4) != 0)
+        return NOEMA_OK;
+    for (int64_t j = 0; j < p->n_captions; j++) {
+        nm_buf b = { 0 };
+        char *text = nm_blip_text(&b, p->caption[j], false, 30) ? nm_buf_take(&b) : NULL;
+        if (!text) {
+            nm_buf_free(&b);
+            return nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: captions");
+        }
+        free(p->caption[j]);
+        p->caption[j] = text;
+    }
+    return NOEMA_OK;
+}
+
 static noema_status from_data(nm_eval *e, pairs *a, bool need_texts)
 {
     nm_pictures *p = &a->p;
     noema_status s = nm_pictures_open(e, p, e->o.data, e->o.n_data);
     if (s == NOEMA_OK && need_texts && !p->n_captions)
         s = nm_fail(e->err, NOEMA_E_FORMAT, "%s: its pictures have no captions", e->o.data[0]);
+    if (s == NOEMA_OK)
+        s = clean_captions(e, p);
     if (s == NOEMA_OK)
         s = nm_eval_embed_pictures(e, p, NOEMA_NORMALIZE, &a->images);
     if (s == NOEMA_OK && p->n_captions) {

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""`noema eval` of result files: captions, VQA and NLVR2 answers against published and scorer's figures, and bad input."""
+import csv
+import json
+import random
+
+from harness import TMP, check, contains, equal, exits, finish, golden, run
+
+rng = random.Random(3)
+
+
+def report(*args, code=0):
+    r = run("eval", *args)
+    if not exits(r, code, f"eval {args}"):
+        return {"metrics": {}}
+    return r.rows()[0]
+
+
+def metric(got, name, want, tol=1e-12):
+    v = got["metrics"].get(name)
+    check(v is not None and abs(v - want) <= tol, f"{got.get('task')}: {name}: expected {want!r}, got {v!r}")
+
+
+def write(name, content):
+    path = TMP / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
+    return path
+
+
+def small_captions():
+    """Sentences whose figures nlg-eval and aac-metrics publish."""
+    hyp = write("h.txt", "this is a good test\n")
+    refs = ["--references", write("r1.txt", "this is a test\n"), "--references", write("r2.txt", "this is also a test\n")]
+    got = report("captions", *refs, "--results", hyp, "--tokens", "space")
+    for name, want, tol in (("Bleu_1", 0.799999, 1e-6), ("Bleu_2", 0.632455, 1e-6), ("Bleu_3", 0.5108729, 1e-6), ("Bleu_4", 9.03602e-05, 1e-9),
+                            ("ROUGE_L", 0.9070631, 1e-6), ("CIDEr_D", 0, 0)):
+        metric(got, name, want, tol)
+    refs = write("refs.json", {"a": ["a man speaks.", "someone speaks.", "a man is speaking while a bird is chirping in the background"],
+                               "b": ["rain is falling hard on a surface"]})
+    hyps = write("hyps.json", {"a": "a man is speaking", "b": "rain falls"})
+    items = TMP / "items.csv"
+    got = report("captions", "--references", refs, "--results", hyps, "--per-item", items, "--bootstrap", "50")
+    metric(got, "Bleu_1", 0.4278, 5e-5)
+    metric(got, "CIDEr_D", 0.9614, 5e-5)
+    rows = list(csv.DictReader(items.open()))
+    check(abs(float(rows[0]["CIDEr_D"]) - 1.3641) < 5e-5 and abs(float(rows[1]["CIDEr_D"]) - 0.5587) < 5e-5, f"CIDEr-D of each: {rows}")
+    check(set(got["ci95"]) >= {"Bleu_4", "ROUGE_L", "CIDEr_D"}, "intervals")
+    # the same as COCO's files; the frequencies of these references given from outside give the same CIDEr
+    names = {"a": 7, "b": 9}
+    r = json.loads(refs.read_text())
+    coco = write("coco.json", {"images": [{"id": i, "file_name": f"{k}.jpg"} for k, i in names.items()],
+                               "annotations": [{"image_id": names[k], "caption": c} for k, cs in r.items() for c in cs]})
+    results = write("results.json", [{"image_id": names[k], "caption": c} for k, c in json.loads(hyps.read_text()).items()])
+    equal(report("captions", "--references", coco, "--results", results)["metrics"],
+          report("captions", "--references", refs, "--results", hyps)["metrics"], "COCO's layout")
+    df = {}
+    for cs in r.values():
+        seen = set()
+        for c in cs:
+            w = c.rstrip(".").split()
+            seen |= {" ".join(w[i:i + n]) for n in range(1, 5) for i in range(len(w) - n + 1)}
+        for g in seen:
+            df[g] = df.get(g, 0) + 1
+    got = report("captions", "--references", refs, "--results", hyps, "--document-frequency", write("df.json", {"images": 2, "df": df}))
+    metric(got, "CIDEr_D", 0.9614, 5e-5)
+    # an empty caption, one picture: no NaN
+    got = report("captions", "--references", write("one.json", {"x": ["a dog"]}), "--results", write("empty.json", {"x": ""}))
+    check(all(v == v and v is not None for v in got["metrics"].values()), f"an empty caption: {got['metrics']}")
+    metric(got, "CIDEr_D", 0)
+    # Korean words are words
+    got = report("captions", "--references", write("ko.json", {"1": ["고양이 두 마리가 잔다."], "2": ["비가 온다"]}),
+                 "--results", write("koh.json", {"1": "고양이 두 마리가 잔다", "2": "눈이 온다"}))
+    metric(got, "Bleu_1", 5 / 6, 1e-6)
+
+
+def golden_captions():
+    folder = golden("eval", "captions")
+    if folder is None:
+        return
+    want = json.loads((folder / "expected.json").read_text())
+    w = want["coco_val2014_1000"]
+    items = TMP / "items.csv"
+    got = report("captions", "--references", folder / "coco_val2014_1000_refs.json", "--results", folder / "captions_val2014_fakecap_results.json",
+                 "--tokens", "space", "--per-item", items)
+    for name in ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr_D"):
+        metric(got, name, w[name])
+    metric(got, "CIDEr", w["CIDEr_plain_recomputed"], 1e-10)
+    equal((got["testlen"], got["reflen"], got["guess"], got["correct"]), (w["testlen"], w["reflen"], w["guess"], w["correct"]), "counts")
+    mine = {r["image_id"]: r for r in csv.DictReader(items.open())}
+    pairs = (("bleu1", "Bleu_1"), ("bleu4", "Bleu_4"), ("rouge_l", "ROUGE_L"), ("cider_d", "CIDEr_D"), ("cider_plain", "CIDEr"))
+    worst = max(abs(float(r[a]) - float(mine[r["image_id"]][b])) for r in csv.DictReader((folder / "expected_per_image.csv").open()) for a, b in pairs)
+    check(worst < 1e-8, f"per picture: {worst}")
+    for kind in ("good", "bad"):
+        got = report("captions", "--references", folder / "clipscore_refs.json", "--results", folder / f"clipscore_{kind}_captions.json")
+        for name in ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr_D"):
+            metric(got, name, want[f"clipscore_{kind}"][name], 5.1e-5)
+    got = report("captions", "--references", folder / "nlg_ref1.txt", "--references", folder / "nlg_ref2.txt", "--results", folder / "nlg_hyp.txt",
+                 "--tokens", "space")
+    for name in ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr_D"):
+        metric(got, name, want["nlg_eval_two_sentences"][name], 1e-6)
+
+
+def vqa():
+    ten = lambda *groups: [{"answer": a, "answer_id": i} for i, a in enumerate(x for a, n in groups for x in [a] * n)]
+    cases = [  # answers, prediction, percent
+        (ten(("yes", 8), ("no", 2)), "no", 60), (ten(("yes", 7), ("no", 3)), "no", 90), (ten(("yes", 9), ("no", 1)), "no", 30),
+        (ten(("Yes.", 10)), "yes", 0), (ten(("Yes.", 9), ("no", 1)), "yes", 100), (ten(("a dog", 5), ("dog", 5)), "The Dog", 100),
+        (ten(("10,000", 6), ("10000", 4)), "10,000", 100), (ten(("dont", 5), ("don't", 5)), "don't", 100), (ten(("none", 6), ("zero", 4)), "0", 100),
+        (ten(("t-shirt", 5), ("t shirt", 4), ("x", 1)), "t-shirt", 100), (ten(("3.30", 3), ("3:30", 7)), "3.30", 90),
+    ]
+    rows = [{"question_id": 100 + i, "image_id": i, "answer_type": "other" if i % 2 else "yes/no", "question_type": "what", "answers": a}
+            for i, (a, _, _) in enumerate(cases)]
+    annotations = write("ann.json", {"annotations": rows})
+    for i, (a, p, want) in enumerate(cases):
+        got = report("vqa", "--annotations", write("one_ann.json", {"annotations": rows[i:i + 1]}),
+                     "--results", write("one_res.json", [{"question_id": 100 + i, "answer": p}]))
+        metric(got, "overall", want, 1e-9)
+    results = write("res.json", [{"question_id": 100 + i, "answer": p} for i, (_, p, _) in enumerate(cases)])
+    got = report("vqa", "--annotations", annotations, "--results", results)
+    metric(got, "overall", sum(w for _, _, w in cases) / len(cases), 1e-9)
+    metric(got, "other", sum(w for _, _, w in cases[1::2]) / len(cases[1::2]), 1e-9)
+    r = run("eval", "vqa", "--annotations", annotations, "--results", write("short.json", [{"question_id": 100, "answer": "x"}]))
+    exits(r, 3, "an answer is missing")
+    contains(r.err, "question 101", "an answer is missing")
+    path = golden("eval", "vqa", "vqa_small.json")
+    if path:
+        w = json.loads(path.read_text())
+        got = report("vqa", "--annotations", path)
+        metric(got, "overall", w["overall"], 1e-9)
+        for kind, v in w["per_answer_type"].items():
+            metric(got, kind, v, 5e-7)
+        for kind, v in w["per_question_type"].items():
+            check(abs(got["per_question_type"][kind] - v) < 5e-7, kind)
+        for q in w["questions"]:
+            one = report("vqa", "--annotations", write("q.json", {"questions": [q]}))
+            metric(one, "overall", q["accuracy_percent"], 1e-9)
+
+
+def nlvr():
+    rows = [{"identifier": f"dev-{g}-{k}-0", "sentence": f"sentence {g}", "label": "True" if (g + k) % 2 else "False"} for g in range(3) for k in range(2)]
+    ann = write("nlvr.json", "".join(json.dumps(r) + "\n" for r in rows))
+    right = {r["identifier"]: r["label"] for r in rows}
+    right["dev-1-0-0"] = "False" if right["dev-1-0-0"] == "True" else "True"
+    got = report("nlvr", "--annotations", ann, "--results", write("pred.csv", "".join(f"{k},{v}\n" for k, v in right.items())))
+    metric(got, "acc", 5 / 6)
+    metric(got, "consistency", 2 / 3)
+    got = report("nlvr", "--annotations", ann, "--results", write("pred.json", {k: v == "True" for k, v in right.items()}))
+    metric(got, "acc", 5 / 6)
+    del right["dev-0-0-0"]
+    r = run("eval", "nlvr", "--annotations", ann, "--results", write("pred.json", {k: v == "True" for k, v in right.items()}))
+    exits(r, 3, "a prediction is missing")
+    contains(r.err, "dev-0-0-0", "a prediction is missing")
+
+
+def bad_input():
+    refs, hyps = write("refs.json", {"1": ["a dog"]}), write("hyps.json", {"1": "a dog"})
+    cases = [
+        (("captions", "--results", hyps), "--references"),
+        (("captions", "--references", refs), "--results"),
+        (("captions", "--references", refs, "--results", write("x1.json", {"2": "a cat"})), "picture 2"),
+        (("captions", "--references", refs, "--results", write("x2.json", [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}])), "two captions"),
+        (("captions", "--references", refs, "--results", write("x3.json", "{")), "x3.json"),
+        (("captions", "--references", refs, "--results", write("x4.json", {"1": 5})), "expected a caption"),
+        (("captions", "--references", refs, "--results", write("x5.json", [{"caption": "a"}])), "image_id"),
+        (("captions", "--references", write("y.json", {"1": []}), "--results", hyps), "picture 1"),
+        (("captions", "--references", refs, "--results", hyps, "--document-frequency", write("z.json", {"df": {}})), "images"),
+        (("vqa",), "--annotations"),
+        (("vqa", "--annotations", write("v.json", {"annotations": [{"question_id": 1, "answers": []}]}), "--results",
+          write("w.json", [{"question_id": 1, "answer": "x"}])), "no \"answers\""),
+        (("nlvr", "--annotations", write("n.jsonl", '{"identifier": "a-0"}\n'), "--results", write("n.csv", "a-0,True\n")), "label"),
+        (("clipscore", "--results", hyps, "-m", "none.pt"), "none.pt"),
+    ]
+    for args, message in cases:
+        r = run("eval", *args)
+        exits(r, 3, f"eval {args}")
+        contains(r.err, message, f"eval {args}")
+    exits(run("eval", "caption", "--references", refs), 1, "caption without a model")
+
+
+for part in (small_captions, golden_captions, vqa, nlvr, bad_input):
+    part()
+finish()
