@@ -27,7 +27,7 @@ typedef struct nm_container {
     noema_status (*open)(nm_weights *w, nm_wfile *f, const nm_weights_options *o, noema_error *err);
 } nm_container;
 
-extern const nm_container nm_container_safetensors, nm_container_torch_zip, nm_container_torch_legacy, nm_container_npz, nm_container_npy;
+extern const nm_container nm_container_safetensors, nm_container_torch_zip, nm_container_torch_legacy, nm_container_npz, nm_container_npy, nm_container_zarr;
 
 struct nm_weights {
     nm_arena *arena; /* names, file table, small copies */

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -143,8 +144,26 @@ noema_status nm_checkpoint_files(nm_file_list *l, const char *path, noema_error 
         }
         free(file);
     }
-    return only_file(l, path, err);
+    return nm_zarr_folder(path) ? append(l, nm_strdup(path), err) : only_file(l, path, err);
 }
+
+static uint64_t folder_bytes(const char *path, int levels)
+{
+    uint64_t sum = 0;
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct stat st;
+        char *file = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ? NULL : nm_path_join(path, e->d_name);
+        if (file && stat(file, &st) == 0)
+            sum += S_ISREG(st.st_mode) ? (uint64_t)st.st_size : S_ISDIR(st.st_mode) && levels > 0 ? folder_bytes(file, levels - 1) : 0;
+        free(file);
+    }
+    if (d)
+        closedir(d);
+    return sum;
+}
+
+uint64_t nm_folder_bytes(const char *path) { return folder_bytes(path, NM_WVIEW_DIMS); }
 
 noema_status nm_check_weight_map(const nm_weights *w, const nm_file_list *l, noema_error *err)
 {

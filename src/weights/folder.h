@@ -18,4 +18,7 @@ noema_status nm_checkpoint_files(nm_file_list *list, const char *path, noema_err
 noema_status nm_check_weight_map(const nm_weights *w, const nm_file_list *list, noema_error *err);
 void nm_file_list_free(nm_file_list *list);
 
+bool nm_zarr_folder(const char *path);        /* zarr.c: some folder in it is a zarr array */
+uint64_t nm_folder_bytes(const char *path);   /* the sizes of the files directly in it, and in folders below (a few levels) */
+
 #endif

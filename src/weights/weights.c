@@ -14,7 +14,7 @@
 
 /* Asked in this order; the first whose probe accepts a file reads it. */
 static const nm_container *const containers[] = {
-    &nm_container_torch_zip, &nm_container_npz, &nm_container_safetensors, &nm_container_npy, &nm_container_torch_legacy,
+    &nm_container_torch_zip, &nm_container_zarr, &nm_container_npz, &nm_container_safetensors, &nm_container_npy, &nm_container_torch_legacy,
 };
 
 /* ---- what formats use ---- */
@@ -103,7 +103,7 @@ static noema_status refuse_unknown(const nm_wfile *f, noema_error *err)
         { "ustar", 257, "a tar archive (the oldest torch format): load and save it again with a newer torch" },
         { "<!DOCTYPE", 0, "an HTML page: the download failed" },
         { "<html", 0, "an HTML page: the download failed" },
-        { "PK\3\4", 0, "a zip archive without torch's data.pkl, and not of .npy arrays alone" },
+        { "PK\3\4", 0, "a zip archive without torch's data.pkl or zarr arrays, and not of .npy arrays alone" },
         { "\x80", 0, "a pickle without torch's header" },
         { "\x1f\x8b", 0, "gzip-compressed: unpack it first" },
     };
@@ -170,7 +170,7 @@ static noema_status open_files(nm_weights **out, const char *const *paths, size_
         nm_wfile *f = &w->file[w->n_files];
         if (!(f->path = nm_strdup(paths[i])))
             s = nm_fail(err, NOEMA_E_MEMORY, "out of memory");
-        else if ((s = nm_map_file(&f->map, paths[i], err)) != NOEMA_OK)
+        else if (!nm_dir_exists(paths[i]) && (s = nm_map_file(&f->map, paths[i], err)) != NOEMA_OK) /* a folder: zarr's store */
             free(f->path);
         if (s != NOEMA_OK)
             break;

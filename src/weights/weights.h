@@ -41,7 +41,8 @@ typedef struct nm_weights_options {
     bool verify;         /* also check the CRC-32 of every stored zip member (reads the file) */
 } nm_weights_options;
 
-/* `path`: a checkpoint file, an *.index.json of shards, or a folder in the layout of Hugging Face or open_clip. */
+/* `path`: a checkpoint file, an *.index.json of shards, a folder in the layout of Hugging Face or open_clip, or one of T5X (zarr arrays;
+ * also as a zip). */
 noema_status nm_weights_open(nm_weights **w, const char *path, noema_error *err);
 /* Several files as one table (names must not repeat). `o` may be NULL. */
 noema_status nm_weights_open_many(nm_weights **w, const char *const *paths, size_t n, const nm_weights_options *o, noema_error *err);
@@ -56,7 +57,7 @@ const nm_wview *nm_weights_find(const nm_weights *w, const char *name);    /* NU
 /* A one-element tensor of any dtype ([] or [1] or [1,1]...) as a number; false when absent or larger. */
 bool nm_weights_scalar(const nm_weights *w, const char *name, double *out);
 
-/* Of the first file: "safetensors", "torch zip", "torchscript", "torch legacy", "npz", "npy". */
+/* Of the first file: "safetensors", "torch zip", "torchscript", "torch legacy", "npz", "npy", "zarr". */
 const char *nm_weights_format(const nm_weights *w);
 size_t nm_weights_file_count(const nm_weights *w);
 const char *nm_weights_path(const nm_weights *w, size_t i);
