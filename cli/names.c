@@ -6,6 +6,12 @@
 #include "cli.h"
 #include "templates_openai.inc"
 
+/* FLIP's zero-shot templates (facebookresearch/flip vocab/class_names.py), also known as the best 7 of OpenAI's. */
+static const char *const templates_flip[] = {
+    "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.", "a {} in a video game.", "art of the {}.",
+    "a photo of the small {}.",
+};
+
 void cli_names_free(cli_names *l)
 {
     free((void *)l->item);
@@ -60,11 +66,13 @@ bool cli_names_templates(cli_names *l, const char *arg, noema_error *err)
     size_t cap = 0;
     if (!strcmp(arg, "none"))
         return true;
-    if (strcmp(arg, "openai"))
+    bool openai = strcmp(arg, "openai") == 0;
+    if (!openai && strcmp(arg, "flip") != 0)
         return names_file(l, arg, err);
-    for (size_t i = 0; i < sizeof templates_openai / sizeof *templates_openai; i++) {
+    const char *const *list = openai ? templates_openai : templates_flip;
+    for (size_t i = 0, n = openai ? sizeof templates_openai / sizeof *list : sizeof templates_flip / sizeof *list; i < n; i++) {
         l->item = cli_grow((void *)l->item, &cap, l->n + 1, sizeof *l->item);
-        l->item[l->n++] = templates_openai[i];
+        l->item[l->n++] = list[i];
     }
     return true;
 }

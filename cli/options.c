@@ -19,7 +19,7 @@ const cli_option cli_common_options[] = {
     { "config", 0, CLI_STRING, "FILE", "configuration, when the checkpoint has none beside it" },
     { "vision", 0, CLI_STRING, "FILE", "BLIP-2: the image encoder, when it is neither in the checkpoint nor beside it" },
     { "language-model", 0, CLI_STRING, "DIR", "BLIP-2: folder of the language model and its tokenizer" },
-    { "preprocess", 0, CLI_STRING, "FILE", "image preprocessing: a file, or openai, hf4_clip, hf5_clip, hf5_siglip, hf5_blip, blip, none" },
+    { "preprocess", 0, CLI_STRING, "FILE", "image preprocessing: a file, or openai, hf4_clip, hf5_clip, hf5_siglip, hf5_blip, blip, flip, none" },
     { "image-size", 0, CLI_STRING, "N|HxW", "run at another image size; the position table is resized as the authors do" },
     { "size", 0, CLI_STRING, "S|HxW", "size of the result of a named --preprocess; with a model, its image size" },
     { "activation", 0, CLI_STRING, "quickgelu|gelu", "for checkpoints that do not say which" },

@@ -9,7 +9,7 @@
 
 static const cli_option options[] = {
     { "labels", 'l', CLI_STRING, "\"a,b\"|FILE", "the classes: separated by commas, or a file with one per line" },
-    { "templates", 0, CLI_STRING, "none|openai|FILE", "none: the label alone; openai: its 80 for ImageNet; a file: one per line, {} is the label" },
+    { "templates", 0, CLI_STRING, "none|openai|flip|FILE", "none: the label alone; openai: its 80 for ImageNet; flip: the 7 of FLIP; a file: one per line, {} is the label" },
     { "head", 0, CLI_STRING, "FILE", "a classifier that finetune or probe made, instead of class vectors (that beside the model)" },
     { "top", 0, CLI_INT, "K", "print the K likeliest labels (default: all)" },
     { "recursive", 'r', CLI_FLAG, NULL, "take the files in folders" },
@@ -183,7 +183,7 @@ static int run(cli *c)
 }
 
 const cli_verb cli_verb_classify = {
-    "classify", "classes of pictures, zero-shot or by a trained head", "-m MODEL --labels \"a,b\"|FILE [--templates none|openai|FILE] [--head FILE] [--top K] IMAGE...",
+    "classify", "classes of pictures, zero-shot or by a trained head", "-m MODEL --labels \"a,b\"|FILE [--templates none|openai|flip|FILE] [--head FILE] [--top K] IMAGE...",
     "Prints {\"input\",\"labels\":[{\"label\",\"prob\"}...]}, likeliest first. prob is the softmax of 100 * cosine with the class vectors:\n"
     "template embeddings normalised, averaged, normalised again. IMAGE: files, folders with -r, - for a list on stdin, .npy tensors.\n"
     "With --head, or without --labels where the model's folder has a head.safetensors, prob is the softmax of that classifier.",

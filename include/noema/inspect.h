@@ -27,7 +27,7 @@ NOEMA_API const noema_tokenizer *noema_model_tokenizer(noema_model *m, noema_err
 typedef struct noema_preprocess noema_preprocess;
 
 /* `what`: a file (open_clip's with preprocess_cfg, a preprocessor_config.json) or a name (openai, hf4_clip, hf5_clip, hf5_siglip,
- * hf5_blip, blip, none). height, width: size of the result; 0: the file's own. */
+ * hf5_blip, blip, flip, none). height, width: size of the result; 0: the file's own. */
 NOEMA_API noema_status noema_preprocess_open(noema_preprocess **p, const char *what, int height, int width, noema_error *err);
 /* What a model does with its pictures; NOEMA_E_UNSUPPORTED for one without an image tower. */
 NOEMA_API noema_status noema_preprocess_of_model(noema_preprocess **p, noema_model *m, noema_error *err);

@@ -7,13 +7,15 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "media/tfresize.h"
 
 struct nm_preprocess_scratch {
     nm_resize_plan plan;
     nm_image decoded, padded, source; /* source: the picture in the mode that is resized, when it is not the decoded one */
     unsigned char *rows;      /* the resized picture */
     unsigned char *rgb;       /* u8 result under an f32 one */
-    size_t rows_cap, rgb_cap;
+    unsigned char *tf;        /* taps, rows and the result of TensorFlow's resize */
+    size_t rows_cap, rgb_cap, tf_cap;
     float lut[3][256];
     nm_preprocess lut_of;     /* the pipeline that lut is for */
 };
@@ -33,6 +35,7 @@ void nm_preprocess_scratch_free(nm_preprocess_scratch *s)
     nm_image_free(&s->padded);
     nm_free(s->rows);
     nm_free(s->rgb);
+    nm_free(s->tf);
     nm_free(s);
 }
 
@@ -60,6 +63,7 @@ static void resized_size(const nm_preprocess *p, int w, int h, int64_t *rw, int6
     switch (p->fit) {
     case NM_FIT_NONE: break;
     case NM_FIT_PAD: /* w and h are those of the square */
+    case NM_FIT_CROP_TF:
     case NM_FIT_SQUASH:
         *rw = p->squash_w ? p->squash_w : p->size_w;
         *rh = p->squash_h ? p->squash_h : p->size_h;
@@ -249,11 +253,75 @@ static noema_status run_padded(const nm_preprocess *p, nm_preprocess_scratch *s,
     return nm_preprocess_run_u8(&squash, s, &s->padded, out, err);
 }
 
+/* ---- TensorFlow's resize ---- */
+
+/* The reference's evaluation crop: the largest square, its offset rounded half up. */
+static nm_rect centre_square(int w, int h)
+{
+    int side = w < h ? w : h, x = (w - side + 1) / 2, y = (h - side + 1) / 2;
+    return (nm_rect){ x, y, x + side, y + side };
+}
+
+/* The window as f32 [size_h, size_w, 3] on the 0..255 scale, in the scratch. */
+static noema_status tf_window(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, nm_rect c, nm_tf_cubic kind, const float **rgb,
+                              noema_error *err)
+{
+    int w = c.x1 - c.x0, h = c.y1 - c.y0, ow = p->size_w, oh = p->size_h;
+    size_t taps = ((size_t)ow + (size_t)oh) * sizeof(nm_tf_tap), row = 3 * (size_t)w * sizeof(float), n = 3 * (size_t)ow * (size_t)oh;
+    noema_status st = nm_image_reset(&s->source, NM_MODE_RGB, w, h, err);
+    if (st != NOEMA_OK)
+        return st;
+    if (!grow(&s->tf, &s->tf_cap, taps + row + n * sizeof(float)))
+        return nm_fail(err, NOEMA_E_MEMORY, "preprocessing: no memory for %d x %d pixels", ow, oh);
+    for (int y = 0; y < h; y++)
+        nm_row_to_rgb(s->source.data + (size_t)y * s->source.stride, im, c.y0 + y, c.x0, w);
+    nm_tf_tap *x = (void *)s->tf, *y = x + ow;
+    float *out = (float *)(void *)(y + oh);
+    nm_tf_taps(kind, w, ow, x);
+    nm_tf_taps(kind, h, oh, y);
+    nm_tf_resize(s->source.data, s->source.stride, w, out, ow, oh, x, y, out + n);
+    *rgb = out;
+    return NOEMA_OK;
+}
+
+/* (v - 255 mean) / (255 std) on [h, w, 3] -> [3, h, w]. */
+static void tf_normalise(const nm_preprocess *p, const float *rgb, bool mirror, float *out)
+{
+    size_t w = (size_t)p->size_w, h = (size_t)p->size_h;
+    for (int c = 0; c < 3; c++) {
+        float mean = (float)((double)p->mean[c] * 255), std = (float)((double)p->std[c] * 255);
+        for (size_t y = 0; y < h; y++)
+            for (size_t x = 0; x < w; x++)
+                *out++ = (rgb[3 * (y * w + (mirror ? w - 1 - x : x)) + (size_t)c] - mean) / std;
+    }
+}
+
+noema_status nm_preprocess_run_window(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, nm_rect window, bool mirror, float *out,
+                                      noema_error *err)
+{
+    const float *rgb;
+    noema_status st = tf_window(p, s, im, window, NM_TF2_HALF_PIXEL, &rgb, err);
+    if (st == NOEMA_OK)
+        tf_normalise(p, rgb, mirror, out);
+    return st;
+}
+
+static noema_status tf_u8(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, unsigned char *out, noema_error *err)
+{
+    const float *rgb;
+    noema_status st = tf_window(p, s, im, centre_square(im->width, im->height), NM_TF1_LEGACY, &rgb, err);
+    for (size_t i = 0, n = 3 * (size_t)p->size_w * (size_t)p->size_h; st == NOEMA_OK && i < n; i++)
+        out[i] = (unsigned char)(rgb[i] < 0 ? 0 : rgb[i] > 255 ? 255 : lrintf(rgb[i]));
+    return st;
+}
+
 noema_status nm_preprocess_run_u8(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, unsigned char *out,
                                   noema_error *err)
 {
     span sp[2] = { { 0 } };
     const nm_image *src;
+    if (p->fit == NM_FIT_CROP_TF)
+        return tf_u8(p, s, im, out, err);
     if (p->fit == NM_FIT_PAD)
         return run_padded(p, s, im, out, err);
     noema_status st = geometry(p, im->width, im->height, sp, err);
@@ -302,6 +370,13 @@ noema_status nm_preprocess_run(const nm_preprocess *p, nm_preprocess_scratch *s,
     noema_status st = nm_preprocess_size(p, im->width, im->height, &h, &w, err);
     if (st != NOEMA_OK)
         return st;
+    if (p->fit == NM_FIT_CROP_TF) {
+        const float *rgb;
+        st = tf_window(p, s, im, centre_square(im->width, im->height), NM_TF1_LEGACY, &rgb, err);
+        if (st == NOEMA_OK)
+            tf_normalise(p, rgb, false, out);
+        return st;
+    }
     if (!nm_mul_size((size_t)h, (size_t)w, &n) || n > SIZE_MAX / 16 || !grow(&s->rgb, &s->rgb_cap, n * 3 + NM_IMAGE_PAD))
         return nm_fail(err, NOEMA_E_MEMORY, "preprocessing: no memory for %d x %d pixels", w, h);
     st = nm_preprocess_run_u8(p, s, im, s->rgb, err);
@@ -329,7 +404,9 @@ static void window(void *arg, nm_mode mode, int width, int height, nm_rect *need
     window_arg *a = arg;
     noema_error ignored = NOEMA_ERROR_INIT;
     span sp[2] = { { 0 } };
-    if (a->p->fit != NM_FIT_PAD && geometry(a->p, width, height, sp, &ignored) == NOEMA_OK &&
+    if (a->p->fit == NM_FIT_CROP_TF)
+        *need = centre_square(width, height);
+    else if (a->p->fit != NM_FIT_PAD && geometry(a->p, width, height, sp, &ignored) == NOEMA_OK &&
         set_plan(a->p, a->plan, sp, working_mode(a->p, mode, false), width, height, &ignored) == NOEMA_OK)
         *need = a->plan->need;
 }
@@ -358,7 +435,7 @@ noema_status nm_preprocess_load_bytes(const nm_preprocess *p, nm_preprocess_scra
 
 int nm_preprocess_identity(const nm_preprocess *p, char text[512])
 {
-    static const char *const fit[] = { "none", "shortest", "longest", "squash", "pad" };
+    static const char *const fit[] = { "none", "shortest", "longest", "squash", "crop-tf1", "pad" };
     static const char *const order[] = { "own-mode", "rgb-first", "rgb-on-white" };
     static const char *const crop[] = { "half-even", "floor" };
     static const char *const scale[] = { "torch", "hf", "hf-fused" };

@@ -15,6 +15,7 @@ typedef enum nm_fit {
     NM_FIT_SHORTEST, /* shortest edge to `edge` (or so that size is covered), then centre crop */
     NM_FIT_LONGEST,  /* inside size, padded to it */
     NM_FIT_SQUASH,   /* straight to size */
+    NM_FIT_CROP_TF,  /* the centre square cut out first, then TensorFlow 1's bicubic in f32, not rounded: FLIP */
     NM_FIT_PAD       /* padded with black to a square, floor(d / 2) before, then squashed: Alpha-CLIP's training */
 } nm_fit;
 
@@ -50,7 +51,7 @@ typedef struct nm_preprocess {
     float mean[3], std[3];
 } nm_preprocess;
 
-/* "openai", "hf4_clip", "hf5_clip", "hf5_siglip", "hf5_blip", "blip", "none". An unknown name lists the known ones. */
+/* "openai", "hf4_clip", "hf5_clip", "hf5_siglip", "hf5_blip", "blip", "flip", "none". An unknown name lists the known ones. */
 noema_status nm_preprocess_named(nm_preprocess *p, const char *name, int size_h, int size_w, noema_error *err);
 const char *nm_preprocess_names(void); /* "openai, hf4_clip, ..." */
 
@@ -83,6 +84,11 @@ noema_status nm_preprocess_run_u8(const nm_preprocess *p, nm_preprocess_scratch 
                                   noema_error *err);
 noema_status nm_preprocess_run(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, float *out,
                                noema_error *err);
+
+/* NM_FIT_CROP_TF: a window of the picture through TensorFlow 2's bicubic, mirrored on demand, normalised: f32 [3, size_h, size_w]. FLIP's
+ * training pictures. */
+noema_status nm_preprocess_run_window(const nm_preprocess *p, nm_preprocess_scratch *s, const nm_image *im, nm_rect window, bool mirror, float *out,
+                                      noema_error *err);
 
 /* Decodes only what the pipeline reads, into the scratch; *im stays valid until the next load. Its size and mode are those
  * of the file; pixels that the pipeline does not read are undefined. */

@@ -1,6 +1,6 @@
 /* presets.c - the named pipelines of --preprocess. Sources: openai/CLIP clip.py (_transform); transformers 4.46
  * image_processing_clip.py (slow); transformers 5 image_processing_pil_{clip,siglip,blip}.py; BLIP and LAVIS
- * blip_processors.py. */
+ * blip_processors.py; facebookresearch/flip input_pipeline_laion.py. */
 #include <string.h>
 
 #include "media/preprocess.h"
@@ -27,10 +27,11 @@ static const struct preset {
     { "hf5_siglip", NM_FIT_SQUASH, NM_RGB_ON_WHITE, NM_CROP_FLOOR, NM_SCALE_HF, true, half, half, 224 },
     { "hf5_blip", NM_FIT_SQUASH, NM_RGB_ON_WHITE, NM_CROP_FLOOR, NM_SCALE_HF, true, nm_mean_openai, nm_std_openai, 384 },
     { "blip", NM_FIT_SQUASH, NM_RGB_FIRST, NM_CROP_HALF_EVEN, NM_SCALE_TORCH, true, nm_mean_openai, nm_std_openai, 384 },
+    { "flip", NM_FIT_CROP_TF, NM_RGB_FIRST, NM_CROP_FLOOR, NM_SCALE_HF_FUSED, true, nm_mean_imagenet, nm_std_imagenet, 224 },
     { "none", NM_FIT_NONE, NM_RGB_FIRST, NM_CROP_HALF_EVEN, NM_SCALE_TORCH, false, zero, one, 0 },
 };
 
-const char *nm_preprocess_names(void) { return "openai, hf4_clip, hf5_clip, hf5_siglip, hf5_blip, blip, none"; }
+const char *nm_preprocess_names(void) { return "openai, hf4_clip, hf5_clip, hf5_siglip, hf5_blip, blip, flip, none"; }
 
 noema_status nm_preprocess_named(nm_preprocess *p, const char *name, int size_h, int size_w, noema_error *err)
 {

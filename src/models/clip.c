@@ -114,6 +114,7 @@ static noema_status ready(nm_clip *m, noema_error *err)
     b->has_image = c->has_image;
     if (c->has_image) /* ModifiedResNet: its stages cost as much as about 200 tokens */
         b->image_tokens = c->resnet ? 200 : (c->vit.image_height / c->vit.patch_height) * (c->vit.image_width / c->vit.patch_width) + 1;
+    b->patches = c->has_image && !c->resnet ? b->image_tokens - 1 : 0;
     b->has_text = c->has_text;
     b->logit_scale = exp((double)m->logit_scale.f32[0]);
     b->has_logit_bias = c->siglip;

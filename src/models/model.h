@@ -41,6 +41,8 @@ typedef struct nm_model {
     int image_tokens;              /* rows of one picture in a forward: how many pictures make a batch; 0: unknown */
     bool has_image, has_text;
     double logit_scale, logit_bias;
+    int patches;                   /* of one picture, where the image tower heeds nm_run.keep; 0: it does not */
+    bool scale_clipped;            /* logit_scale is clipped to [0, ln 100] where it is used, and has no gradient outside (FLIP) */
     bool has_logit_bias;
     nm_preprocess preprocess;      /* of its pictures */
     nm_tok_options tok;            /* how its texts become ids */

@@ -5,12 +5,13 @@
 
 #include "base/mem.h"
 #include "models/blip.h"
+#include "models/flip.h"
 #include "models/blip2.h"
 
 #include "models/clip_registry.inc"
 
 /* Every family, most specific first; a new one is one line here. */
-static const nm_family *const families[] = { &nm_family_clip, &nm_family_blip, &nm_family_blip2, &nm_family_sentence, NULL };
+static const nm_family *const families[] = { &nm_family_clip, &nm_family_blip, &nm_family_blip2, &nm_family_flip, &nm_family_sentence, NULL };
 
 const nm_family *const *nm_families(void) { return families; }
 

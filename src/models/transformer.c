@@ -161,6 +161,17 @@ int64_t *nm_every_row(nm_run *r, int64_t n, int64_t step, int64_t first)
     return rows;
 }
 
+nm_tensor nm_drop_first(nm_run *r, nm_tensor x)
+{
+    if (!x.data)
+        return x;
+    int64_t n = x.shape[0], t = x.shape[1], width = x.shape[2];
+    int64_t *rows = nm_scratch(r, (size_t)(n * (t - 1)) * sizeof *rows);
+    for (int64_t i = 0; rows && i < n * (t - 1); i++)
+        rows[i] = i / (t - 1) * t + 1 + i % (t - 1);
+    return nm_reshape(nm_gather_rows(r, nm_flatten(x, 2), rows, n * (t - 1)), NM_SHAPE(n, t - 1, width));
+}
+
 nm_tensor nm_mean_tokens(nm_run *r, nm_tensor x, int64_t first)
 {
     if (!x.data || !nm_run_ok(r))

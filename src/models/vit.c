@@ -198,10 +198,10 @@ noema_status nm_vit_ready(nm_vit_w *w, const nm_vit_cfg *c, noema_error *err)
 static nm_tensor embeddings(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor pixels)
 {
     bool hf = c->observed == NM_VIEW_HF;
-    nm_tensor x = nm_patch_embed(r, pixels, &w->conv1); /* [n, grid, width] */
+    nm_tensor x = nm_patch_embed_kept(r, pixels, &w->conv1, r->keep); /* [n, grid or kept, width] */
     if (!c->class_token)
         nm_observe(r, x, "patch_embed");
-    x = nm_add_positions(r, x, &w->class_embedding, &w->positional_embedding); /* [n, extra + grid, width] */
+    x = nm_add_positions_kept(r, x, &w->class_embedding, &w->positional_embedding, r->keep); /* [n, extra + grid, width] */
     if (!hf)
         nm_observe(r, x, "embeddings");
     if (c->ln_pre) {
@@ -271,25 +271,13 @@ static nm_tensor first_token(nm_run *r, nm_tensor x)
     return nm_gather_rows(r, nm_flatten(x, 2), nm_every_row(r, x.shape[0], x.shape[1], 0), x.shape[0]);
 }
 
-/* All tokens but the first, contiguous: [n, tokens - 1, width]. */
-static nm_tensor drop_first(nm_run *r, nm_tensor x)
-{
-    if (!x.data)
-        return x;
-    int64_t n = x.shape[0], t = x.shape[1], width = x.shape[2];
-    int64_t *rows = nm_scratch(r, (size_t)(n * (t - 1)) * sizeof *rows);
-    for (int64_t i = 0; rows && i < n * (t - 1); i++)
-        rows[i] = i / (t - 1) * t + 1 + i % (t - 1);
-    return nm_reshape(nm_gather_rows(r, nm_flatten(x, 2), rows, n * (t - 1)), NM_SHAPE(n, t - 1, width));
-}
-
 /* CoCa. `*pooled` f32 [n, embed_dim]; returns the tokens for the decoder. */
 static nm_tensor coca_pool(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor x, nm_tensor *pooled)
 {
     if (c->pool_kind == NM_VIT_SINGLE) {
         x = nm_layernorm_f32(r, attn_pool(r, &w->attn_pool, c, x, c->pool_queries), &w->ln_post, c->eps);
         *pooled = c->pool == NM_VIT_POOL_AVG ? nm_mean_tokens(r, x, 1) : first_token(r, x);
-        return drop_first(r, x);
+        return nm_drop_first(r, x);
     }
     x = nm_layernorm_f32(r, x, &w->ln_post, c->eps);
     nm_tensor tokens = attn_pool(r, &w->attn_pool, c, x, c->pool_queries);
@@ -316,7 +304,7 @@ static nm_tensor pool(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tens
     }
     if (tokens) {
         nm_tensor h = nm_layernorm_f32(r, x, &w->ln_post, c->eps);
-        *tokens = c->class_token ? drop_first(r, h) : h;
+        *tokens = c->class_token ? nm_drop_first(r, h) : h;
     }
     if (c->pool == NM_VIT_POOL_AVG && !c->final_ln_after_pool) {
         x = nm_layernorm_f32(r, x, &w->ln_post, c->eps);
@@ -396,7 +384,7 @@ nm_tensor nm_vit_dense(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_ten
     if (mask)
         x = maskclip_block(r, x, &w->blocks[c->layers - 1], &bc, flags);
     if (c->class_token)
-        x = drop_first(r, x);
+        x = nm_drop_first(r, x);
     x = c->ln_post ? nm_layernorm(r, x, &w->ln_post, c->eps) : x;
     return project(r, w, c, x);
 }

@@ -73,13 +73,27 @@ nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight
 
 /* ---- patch embedding ---- */
 
-typedef struct patch_job { nm_run *r; const float *pixels; char *rows; nm_dtype dtype; int64_t c, h, w, ph, pw, grid; } patch_job;
+typedef struct patch_job { nm_run *r; const float *pixels; char *rows; nm_dtype dtype; int64_t c, h, w, ph, pw, grid; const nm_keep *keep; } patch_job;
+
+/* The pixels of one patch as a row of the product. */
+static void one_patch(const patch_job *j, const float *image, int64_t patch, char *row)
+{
+    int64_t across = j->w / j->pw, y0 = patch / across * j->ph, x0 = patch % across * j->pw;
+    size_t bytes = (size_t)j->pw * nm_dtype_size(j->dtype);
+    for (int64_t c = 0; c < j->c; c++)
+        for (int64_t y = 0; y < j->ph; y++, row += bytes)
+            j->r->kn->elementwise.cast(j->pw, image + (c * j->h + y0 + y) * j->w + x0, NM_F32, row, j->dtype);
+}
 
 static void patch_images(void *arg, int64_t b, int64_t e, int worker)
 {
     const patch_job *j = arg;
     (void)worker;
-    for (int64_t i = b; i < e; i++)
+    for (int64_t i = b; j->keep && i < e; i++)
+        for (int64_t t = 0; t < j->keep->n; t++)
+            one_patch(j, j->pixels + i * j->c * j->h * j->w, j->keep->patch[i * j->keep->n + t],
+                      j->rows + (size_t)((i * j->keep->n + t) * j->c * j->ph * j->pw) * nm_dtype_size(j->dtype));
+    for (int64_t i = b; !j->keep && i < e; i++)
         j->r->kn->elementwise.patchify(j->pixels + i * j->c * j->h * j->w, j->c, j->h, j->w, j->ph, j->pw,
                                        j->rows + (size_t)(i * j->grid * j->c * j->ph * j->pw) * nm_dtype_size(j->dtype), j->dtype);
 }
@@ -100,7 +114,17 @@ static void patch_backward(nm_run *r, void *saved)
         nm_accumulate_product(r, s->width, s->k, s->m, dyt, NM_F32, s->m, s->rows.data, s->rows.dtype, s->k, true, dw, s->k);
 }
 
-nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv)
+static bool patches_inside(nm_run *r, const nm_keep *keep, int64_t n, int64_t grid)
+{
+    for (int64_t i = 0; keep && i < n * keep->n; i++)
+        if (keep->patch[i] < 0 || keep->patch[i] >= grid) {
+            nm_run_fail(r, NOEMA_E_ARGUMENT, "patch %d to keep is outside a grid of %lld", keep->patch[i], (long long)grid);
+            return false;
+        }
+    return true;
+}
+
+nm_tensor nm_patch_embed_kept(nm_run *r, nm_tensor pixels, const nm_linear_w *conv, const nm_keep *keep)
 {
     if (!pixels.data || !nm_run_ok(r))
         return (nm_tensor){ 0 };
@@ -110,6 +134,10 @@ nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv)
         return nm_run_fail(r, NOEMA_E_ARGUMENT, "patch embedding: expected f32 images [n, channels, height, width] of at least one patch");
     int64_t n = pixels.shape[0], width = s->dim[0], ph = s->dim[2], pw = s->dim[3];
     int64_t grid = pixels.shape[2] / ph * (pixels.shape[3] / pw), k = s->dim[1] * ph * pw;
+    if (!patches_inside(r, keep, n, grid))
+        return (nm_tensor){ 0 };
+    if (keep)
+        grid = keep->n; /* from here on: rows per image */
     nm_tensor x = nm_new(r, NM_F32, NM_SHAPE(n, grid, width));
     bool trains = nm_trains(r, &conv->weight) || nm_trains(r, &conv->bias);
     nm_arena_mark mark = nm_arena_get_mark(r->arena);
@@ -118,7 +146,7 @@ nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv)
     const nm_packed *b = nm_weight_packed(r, &conv->weight, r->act == NM_BF16 ? NM_BF16 : NM_F32);
     if (!rows.data || !b)
         return (nm_tensor){ 0 };
-    patch_job j = { r, pixels.data, rows.data, rows.dtype, s->dim[1], pixels.shape[2], pixels.shape[3], ph, pw, grid };
+    patch_job j = { r, pixels.data, rows.data, rows.dtype, s->dim[1], pixels.shape[2], pixels.shape[3], ph, pw, grid, keep };
     nm_parallel_for(r->pool, n, 1, patch_images, &j);
     nm_gemm g = { .m = n * grid, .a = rows.data, .a_dtype = rows.dtype, .lda = k, .b = b, .c = x.data, .c_dtype = NM_F32, .ldc = width, .alpha = 1,
                   .bias = nm_has(&conv->bias) ? conv->bias.f32 : NULL };
@@ -130,7 +158,13 @@ nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv)
     return nm_run_ok(r) ? x : (nm_tensor){ 0 };
 }
 
-typedef struct position_job { const nm_run *r; const float *tokens, *first, *positions; float *out; int64_t n, extra, width; } position_job;
+typedef struct position_job {
+    const nm_run *r;
+    const float *tokens, *first, *positions;
+    float *out;
+    int64_t n, extra, width;
+    const int32_t *patch; /* [images, n], or NULL */
+} position_job;
 
 static void position_images(void *arg, int64_t b, int64_t e, int worker)
 {
@@ -148,11 +182,14 @@ static void position_images(void *arg, int64_t b, int64_t e, int worker)
         }
         if (head)
             j->r->kn->elementwise.add((int64_t)head, j->first, j->positions, o);
-        j->r->kn->elementwise.add((int64_t)body, t, j->positions + head, o + head);
+        if (!j->patch)
+            j->r->kn->elementwise.add((int64_t)body, t, j->positions + head, o + head);
+        for (int64_t k = 0; j->patch && k < j->n; k++)
+            j->r->kn->elementwise.add(j->width, t + k * j->width, j->positions + head + j->patch[i * j->n + k] * j->width, o + head + k * j->width);
     }
 }
 
-typedef struct position_saved { nm_tensor tokens, x; const nm_weight *first, *positions; int64_t batch, n, extra, width; } position_saved;
+typedef struct position_saved { nm_tensor tokens, x; const nm_weight *first, *positions; int64_t batch, n, extra, width; const int32_t *patch; } position_saved;
 
 static void positions_backward(nm_run *r, void *saved)
 {
@@ -165,26 +202,35 @@ static void positions_backward(nm_run *r, void *saved)
         if (df)
             r->kn->elementwise.add(head, df, dy, df);
         if (dp)
-            r->kn->elementwise.add(head + body, dp, dy, dp);
+            r->kn->elementwise.add(s->patch ? head : head + body, dp, dy, dp);
+        for (int64_t k = 0; dp && s->patch && k < s->n; k++) {
+            float *row = dp + head + s->patch[i * s->n + k] * s->width;
+            r->kn->elementwise.add(s->width, row, dy + head + k * s->width, row);
+        }
         if (dt)
             r->kn->elementwise.add(body, dt + i * body, dy + head, dt + i * body);
     }
 }
 
-nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions)
+nm_tensor nm_add_positions_kept(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions, const nm_keep *keep)
 {
     if (!tokens.data || !nm_run_ok(r))
         return (nm_tensor){ 0 };
     int64_t width = tokens.shape[tokens.ndim - 1], extra = first && nm_has(first) ? nm_shape_numel(first->shape) / width : 0;
     bool table = positions && nm_has(positions);
     if (tokens.ndim != 3 || tokens.dtype != NM_F32 || !nm_is_contiguous(&tokens) || (extra && !first->f32) ||
-        (table && (!positions->f32 || nm_shape_numel(positions->shape) != (extra + tokens.shape[1]) * width)))
+        (table && (!positions->f32 || (!keep && nm_shape_numel(positions->shape) != (extra + tokens.shape[1]) * width))) ||
+        (keep && keep->n != tokens.shape[1]))
         return nm_run_fail(r, NOEMA_E_INTERNAL, "positions: expected f32 tokens [batch, n, width] and a table of their rows");
+    if (table && !patches_inside(r, keep, tokens.shape[0], nm_shape_numel(positions->shape) / width - extra))
+        return (nm_tensor){ 0 };
     nm_tensor x = nm_new(r, NM_F32, NM_SHAPE(tokens.shape[0], extra + tokens.shape[1], width));
-    position_job j = { r, tokens.data, extra ? first->f32 : NULL, table ? positions->f32 : NULL, x.data, tokens.shape[1], extra, width };
+    position_job j = { r, tokens.data, extra ? first->f32 : NULL, table ? positions->f32 : NULL, x.data, tokens.shape[1], extra, width,
+                       keep ? keep->patch : NULL };
     if (x.data)
         nm_parallel_for(r->pool, tokens.shape[0], 1, position_images, &j);
     if (nm_wants(r, &tokens) || nm_trains(r, first) || nm_trains(r, positions))
-        NM_RECORD(r, x, positions_backward, position_saved, tokens, x, first, positions, tokens.shape[0], tokens.shape[1], extra, width);
+        NM_RECORD(r, x, positions_backward, position_saved, tokens, x, first, positions, tokens.shape[0], tokens.shape[1], extra, width,
+                  keep ? nm_save_(r, keep->patch, (size_t)(tokens.shape[0] * keep->n) * sizeof *keep->patch) : NULL);
     return x;
 }

@@ -47,12 +47,18 @@ nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int hea
 nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position);
 
 /* Images f32 [batch, channels, height, width] -> patch tokens f32 [batch, grid_h * grid_w, width], row-major over the grid; conv weight
- * [width, channels, ph, pw] with kernel = stride. */
-nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv);
+ * [width, channels, ph, pw] with kernel = stride. With `keep` (or NULL) those patches alone, in its order: [batch, keep->n, width]. */
+nm_tensor nm_patch_embed_kept(nm_run *r, nm_tensor pixels, const nm_linear_w *conv, const nm_keep *keep);
+static inline nm_tensor nm_patch_embed(nm_run *r, nm_tensor pixels, const nm_linear_w *conv) { return nm_patch_embed_kept(r, pixels, conv, NULL); }
 
 /* tokens f32 [batch, n, width] -> [batch, extra + n, width]: the rows of `first` ([extra, width] or [width], class tokens; NULL or absent:
- * extra = 0) before each image's tokens, then positions ([extra + n, width] with its f32 form made, NULL or absent: none) added. */
-nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions);
+ * extra = 0) before each image's tokens, then positions ([extra + n, width] with its f32 form made, NULL or absent: none) added. With
+ * `keep` (or NULL) token j of image i is patch keep->patch[i * n + j] of the table. */
+nm_tensor nm_add_positions_kept(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions, const nm_keep *keep);
+static inline nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_weight *first, const nm_weight *positions)
+{
+    return nm_add_positions_kept(r, tokens, first, positions, NULL);
+}
 
 /* 2-D convolution on NHWC f32 [batch, h, w, c]; weight [out, in, kh, kw] (groups 1): act(batchnorm(conv(x))); bn NULL: none. */
 typedef struct nm_batchnorm_w { nm_weight weight, bias, running_mean, running_var; } nm_batchnorm_w;

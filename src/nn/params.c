@@ -35,8 +35,11 @@ void nm_param(nm_params *p, nm_weight *w, nm_shape shape, nm_names names, nm_ini
     char full[NM_MAX_PARTS][NAME_MAX_LEN];
     nm_param_info info = { .w = w, .shape = shape, .init = init, .flags = flags };
     if (strncmp(s, "T:", 2) == 0) {
-        info.transposed = true;
+        info.layout = NM_LAYOUT_TRANSPOSED;
         s += 2;
+    } else if (strncmp(s, "HWIO:", 5) == 0) {
+        info.layout = NM_LAYOUT_HWIO;
+        s += 5;
     }
     while (info.n_parts < NM_MAX_PARTS) {
         size_t n = strcspn(s, "|");
@@ -94,11 +97,8 @@ static const nm_wview *take(load_state *s, const char *name)
 static bool fits(const nm_param_info *info, const nm_wview *v, nm_shape *got)
 {
     *got = (nm_shape){ .ndim = v->ndim };
-    memcpy(got->dim, v->shape, sizeof got->dim);
-    if (info->transposed && v->ndim == 2) {
-        got->dim[0] = v->shape[1];
-        got->dim[1] = v->shape[0];
-    }
+    for (int d = 0; d < v->ndim; d++)
+        got->dim[nm_layout_dim(nm_layout_of(info->layout, v->ndim), d)] = v->shape[d];
     if (info->shape.ndim == 0 && nm_shape_numel(*got) == 1) {
         got->ndim = 0;
         return true;
@@ -118,7 +118,7 @@ static void load_visit(nm_params *p, const nm_param_info *info)
     nm_weight_free(w);
     nm_shape whole = info->shape;
     int64_t rows = 0;
-    w->transposed = info->transposed;
+    w->transposed = info->layout == NM_LAYOUT_TRANSPOSED;
     for (int i = 0; i < info->n_parts; i++) {
         const nm_wview *v = take(s, info->part_name[i]);
         nm_shape got;
@@ -143,8 +143,11 @@ static void load_visit(nm_params *p, const nm_param_info *info)
             whole = got;
         rows += got.ndim ? got.dim[0] : 0;
         nm_tensor t = { .dtype = v->dtype, .ndim = v->ndim, .data = (void *)(uintptr_t)v->data };
-        memcpy(t.shape, v->shape, sizeof t.shape);
-        memcpy(t.stride, v->stride, sizeof t.stride);
+        nm_layout seen = nm_layout_of(info->layout, v->ndim) == NM_LAYOUT_HWIO ? NM_LAYOUT_HWIO : NM_LAYOUT_SAME; /* matrices: w->transposed */
+        for (int d = 0; d < v->ndim; d++) {
+            t.shape[nm_layout_dim(seen, d)] = v->shape[d];
+            t.stride[nm_layout_dim(seen, d)] = v->stride[d];
+        }
         w->part[w->n_parts++] = t;
     }
     if (info->n_parts > 1)
@@ -328,16 +331,21 @@ static bool save_one(save_state *s, const char *name, nm_shape shape, float *f, 
     return copy && data;
 }
 
-static float *transpose(float *f, nm_shape *shape)
+/* f in the declared layout becomes what is stored. */
+static float *stored_layout(float *f, nm_shape *shape, nm_layout layout)
 {
-    int64_t n = shape->dim[0], k = shape->dim[1];
-    float *t = nm_alloc((size_t)(n * k) * sizeof *t);
-    for (int64_t i = 0; t && f && i < n; i++)
-        for (int64_t j = 0; j < k; j++)
-            t[j * n + i] = f[i * k + j];
+    nm_tensor t = nm_view(f, NM_F32, *shape);
+    nm_wview v = { .dtype = NM_F32, .ndim = shape->ndim, .data = f };
+    for (int d = 0; d < shape->ndim; d++) {
+        v.shape[d] = t.shape[nm_layout_dim(layout, d)];
+        v.stride[d] = t.stride[nm_layout_dim(layout, d)];
+    }
+    float *out = f ? nm_alloc((size_t)nm_shape_numel(*shape) * sizeof *out) : NULL;
+    if (out)
+        nm_wview_copy_f32(&v, out);
     nm_free(f);
-    *shape = NM_SHAPE(k, n);
-    return t;
+    memcpy(shape->dim, v.shape, sizeof shape->dim[0] * (size_t)shape->ndim);
+    return out;
 }
 
 static void save_visit(nm_params *p, const nm_param_info *info)
@@ -358,8 +366,8 @@ static void save_visit(nm_params *p, const nm_param_info *info)
         float *part = nm_alloc((size_t)(each ? each : 1) * sizeof *part);
         if (part)
             memcpy(part, all + i * each, (size_t)each * sizeof *part);
-        if (info->transposed && shape.ndim == 2)
-            part = transpose(part, &shape);
+        if (nm_layout_of(info->layout, shape.ndim) != NM_LAYOUT_SAME)
+            part = stored_layout(part, &shape, info->layout);
         ok = part && save_one(s, info->part_name[i], shape, part, shape.ndim > 1);
     }
     nm_free(all);

@@ -3,6 +3,7 @@
  *
  * A name is given per naming scheme. A scheme's string may say how the stored layout differs:
  *     "T:name"      stored transposed ([in, out])
+ *     "HWIO:name"   a convolution's kernel stored [h, w, in, out], declared [out, in, h, w]
  *     "a|b|c"       stored in parts, stacked along dimension 0 (split q, k, v)
  *     NULL          the scheme has no such parameter
  */
@@ -13,6 +14,16 @@
 #include "weights/weights.h"
 
 #define NM_MAX_SCHEMES 4
+
+typedef enum nm_layout { NM_LAYOUT_SAME, NM_LAYOUT_TRANSPOSED, NM_LAYOUT_HWIO } nm_layout;
+/* The declared dimension that the stored dimension d is. */
+static inline int nm_layout_dim(nm_layout l, int d)
+{
+    static const signed char hwio[4] = { 2, 3, 1, 0 };
+    return l == NM_LAYOUT_HWIO ? hwio[d] : l == NM_LAYOUT_TRANSPOSED ? 1 - d : d;
+}
+/* Whether a stored tensor of that many dimensions has the layout at all: vectors are stored as they are. */
+static inline nm_layout nm_layout_of(nm_layout l, int ndim) { return ndim == (l == NM_LAYOUT_HWIO ? 4 : 2) ? l : NM_LAYOUT_SAME; }
 
 typedef struct nm_names { const char *scheme[NM_MAX_SCHEMES]; } nm_names;
 #define NM_NAMES(...) ((nm_names){ { __VA_ARGS__ } })
@@ -44,7 +55,7 @@ typedef struct nm_param_info {
     unsigned flags;
     int n_parts;
     const char *part_name[NM_MAX_PARTS];
-    bool transposed;
+    nm_layout layout;
 } nm_param_info;
 
 typedef void nm_visit_fn(nm_params *p, const nm_param_info *info);

@@ -15,6 +15,9 @@ struct nm_tape;
  * the call only. The name is the checkpoint's module path. */
 typedef void nm_observe_fn(void *user, const char *name, const nm_tensor *t);
 
+/* Masked training (arXiv 2212.00794): the patches that an image tower computes, numbers row-major over the grid, patch [pictures, n]. */
+typedef struct nm_keep { const int32_t *patch; int64_t n; } nm_keep;
+
 typedef struct nm_run {
     const nm_kernels *kn;
     nm_pool *pool;
@@ -24,6 +27,7 @@ typedef struct nm_run {
     nm_dtype compute;     /* of matrix products: NM_F32, NM_BF16 or NM_I8 */
     nm_dtype act;         /* of activations between a norm and the next product: NM_F32 or NM_BF16; the residual stream is f32 */
     nm_rng rng;
+    const nm_keep *keep;  /* of the pictures of the next forward; NULL: every patch. Models with nm_model.patches heed it */
     nm_observe_fn *observe;
     void *observe_user;
     char observe_prefix[96]; /* e.g. "visual." */

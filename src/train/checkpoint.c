@@ -37,12 +37,10 @@ static json_t *put_tensor(writer *w, nm_shape shape, const float *data)
 static json_t *put_param(writer *w, const nm_train_param *p, const float *data)
 {
     json_t *ref = put_tensor(w, p->w->shape, data);
-    if (p->transposed) {
-        nm_wview *v = &w->views[w->n - 1];
-        v->shape[0] = p->w->shape.dim[1];
-        v->shape[1] = p->w->shape.dim[0];
-        v->stride[0] = 1;
-        v->stride[1] = p->w->shape.dim[1];
+    nm_wview *v = &w->views[w->n - 1], declared = *v;
+    for (int d = 0; d < v->ndim; d++) {
+        v->shape[d] = declared.shape[nm_layout_dim(p->layout, d)];
+        v->stride[d] = declared.stride[nm_layout_dim(p->layout, d)];
     }
     return ref;
 }
@@ -168,7 +166,7 @@ static bool fits(const nm_train_param *p, const nm_wview *v)
     if (v->ndim != s->ndim)
         return false;
     for (int i = 0; i < s->ndim; i++)
-        if (v->shape[p->transposed ? 1 - i : i] != s->dim[i])
+        if (v->shape[i] != s->dim[nm_layout_dim(p->layout, i)])
             return false;
     return true;
 }
@@ -180,16 +178,16 @@ static noema_status check(const reader *r, const nm_train_param *p, const char *
         return nm_fail(r->err, NOEMA_E_MISSING, "%s: %s of %s is not there", r->path, part, p->name);
     if (!fits(p, v))
         return nm_fail(r->err, NOEMA_E_MISMATCH, "%s: %s of %s: expected %s%s, got %s", r->path, part, p->name,
-                       nm_shape_text(p->w->shape.ndim, p->w->shape.dim, want), p->transposed ? " transposed" : "", nm_shape_text(v->ndim, v->shape, got));
+                       nm_shape_text(p->w->shape.ndim, p->w->shape.dim, want), p->layout ? " in the file's order" : "", nm_shape_text(v->ndim, v->shape, got));
     return NOEMA_OK;
 }
 
 static void take(const nm_train_param *p, const nm_wview *v, float *dst)
 {
     nm_wview t = *v;
-    if (p->transposed) {
-        t.shape[0] = v->shape[1], t.shape[1] = v->shape[0];
-        t.stride[0] = v->stride[1], t.stride[1] = v->stride[0];
+    for (int d = 0; d < v->ndim; d++) {
+        t.shape[nm_layout_dim(p->layout, d)] = v->shape[d];
+        t.stride[nm_layout_dim(p->layout, d)] = v->stride[d];
     }
     nm_wview_copy_f32(&t, dst);
 }

@@ -26,7 +26,7 @@ static noema_status own_value(nm_weight *w, noema_error *err, const char *name)
     return NOEMA_OK;
 }
 
-static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, bool decayed, bool transposed, noema_error *err)
+static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, bool decayed, nm_layout layout, noema_error *err)
 {
     if (t->n_params == t->cap_params) {
         size_t cap = t->cap_params ? 2 * t->cap_params : 256;
@@ -37,7 +37,7 @@ static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, boo
         t->cap_params = cap;
     }
     nm_train_param *q = &t->params[t->n_params];
-    *q = (nm_train_param){ .name = nm_strdup(name), .w = w, .n = (size_t)nm_shape_numel(w->shape), .decayed = decayed, .transposed = transposed,
+    *q = (nm_train_param){ .name = nm_strdup(name), .w = w, .n = (size_t)nm_shape_numel(w->shape), .decayed = decayed, .layout = layout,
                            .lr_scale = 1 };
     t->n_params += q->name != NULL;
     return q->name ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters");
@@ -54,7 +54,7 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
         return;
     }
     bool buffer = (info->flags & NM_BUFFER) != 0, decayed = !(info->flags & NM_NO_DECAY) && !buffer && info->w->shape.ndim > 1;
-    c->status = add_param(c->t, name, info->w, decayed, info->transposed && info->w->shape.ndim == 2, c->err);
+    c->status = add_param(c->t, name, info->w, decayed, nm_layout_of(info->layout, info->w->shape.ndim), c->err);
     if (c->status == NOEMA_OK)
         c->t->params[c->t->n_params - 1].buffer = buffer;
     if (c->status == NOEMA_OK)
@@ -66,13 +66,13 @@ static noema_status add_extras(nm_trainer *t, noema_error *err)
 {
     noema_status s = NOEMA_OK;
     if (t->o.head)
-        s = add_param(t, "head.weight", &t->o.head->w.weight, true, false, err);
+        s = add_param(t, "head.weight", &t->o.head->w.weight, true, NM_LAYOUT_SAME, err);
     if (t->o.head && s == NOEMA_OK)
-        s = add_param(t, "head.bias", &t->o.head->w.bias, t->o.decay_head_bias, false, err);
+        s = add_param(t, "head.bias", &t->o.head->w.bias, t->o.decay_head_bias, NM_LAYOUT_SAME, err);
     if (s == NOEMA_OK && t->o.lora.rank > 0)
         s = nm_lora_new(&t->lora, &t->o.lora, t->params, t->n_params, err);
     for (size_t i = 0; s == NOEMA_OK && t->lora && i < nm_lora_count(t->lora); i++)
-        s = add_param(t, nm_lora_name(t->lora, i), nm_lora_weight(t->lora, i), true, false, err);
+        s = add_param(t, nm_lora_name(t->lora, i), nm_lora_weight(t->lora, i), true, NM_LAYOUT_SAME, err);
     return s;
 }
 

@@ -21,7 +21,7 @@ typedef struct nm_train_param {
     size_t n;
     bool decayed, frozen;
     bool buffer;       /* running statistics of a batch norm: saved and averaged, never optimised */
-    bool transposed;   /* the file's layout is [in, out] (visual.proj, text_projection) */
+    nm_layout layout;  /* of the file: [in, out] for visual.proj, text_projection */
     double lr_scale;
     float *m, *v, *ema; /* optimiser state and average, [n]; NULL where not in use */
 } nm_train_param;

@@ -1,0 +1,284 @@
+/* test_flip.c - FLIP against the reference's figures (tests/golden/flip): zarr arrays, positions, pictures, embeddings with and without
+ * masking, gradients, the decay rule, five steps with fixed masks and unmasked tuning. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "models/flip.h"
+#include "models/handle.h"
+#include "train/trainer.h"
+
+#define DIR NOEMA_SOURCE_DIR "/tests/golden/flip/"
+
+static noema_error err;
+
+static void ok(noema_status st)
+{
+    if (st != NOEMA_OK)
+        fail_msg("%s: %s", noema_status_name(st), err.message);
+}
+
+static nm_weights *golden(const char *file)
+{
+    nm_weights *w = NULL;
+    char path[512];
+    err = (noema_error)NOEMA_ERROR_INIT;
+    snprintf(path, sizeof path, DIR "%s", file);
+    ok(nm_weights_open(&w, path, &err));
+    return w;
+}
+
+static const nm_wview *tensor(const nm_weights *w, const char *name)
+{
+    const nm_wview *v = nm_weights_find(w, name);
+    if (!v)
+        fail_msg("%s is not in the golden file", name);
+    return v;
+}
+
+static float *floats(const nm_wview *v)
+{
+    float *f = malloc((size_t)nm_wview_numel(v) * sizeof *f);
+    nm_wview_copy_f32(v, f);
+    return f;
+}
+
+static void near(const char *what, const float *got, const float *want, size_t n, double tol)
+{
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)got[i] - (double)want[i]);
+        if (!(d <= worst))
+            worst = d;
+    }
+    if (!(worst <= tol))
+        fail_msg("%s: differs by %g, tolerance %g", what, worst, tol);
+}
+
+/* got against a golden tensor. */
+static void same(const char *what, const float *got, const nm_weights *w, const char *name, double tol)
+{
+    const nm_wview *v = tensor(w, name);
+    float *want = floats(v);
+    near(what, got, want, (size_t)nm_wview_numel(v), tol);
+    free(want);
+}
+
+/* [n, h, w, 3] -> [n, 3, h, w] */
+static float *channels_first(const nm_wview *v)
+{
+    int64_t n = v->ndim == 4 ? v->shape[0] : 1, hw = v->shape[v->ndim - 3] * v->shape[v->ndim - 2];
+    float *in = floats(v), *out = malloc((size_t)(n * hw * 3) * sizeof *out);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t p = 0; p < hw; p++)
+            for (int64_t c = 0; c < 3; c++)
+                out[(i * 3 + c) * hw + p] = in[(i * hw + p) * 3 + c];
+    free(in);
+    return out;
+}
+
+typedef struct opened { noema_context *ctx; noema_model *model; noema_session *s; } opened;
+
+static opened open_flip(int threads)
+{
+    opened x = { 0 };
+    noema_context_options co;
+    noema_model_options o;
+    noema_context_options_default(&co);
+    co.n_threads = threads;
+    noema_model_options_default(&o);
+    o.config = DIR "flip_tiny.config.json";
+    o.dtype = NOEMA_DTYPE_F32;
+    err = (noema_error)NOEMA_ERROR_INIT;
+    ok(noema_context_create(&x.ctx, &co, &err));
+    ok(noema_model_open(&x.model, x.ctx, DIR "flip_tiny.zip", &o, &err));
+    ok(noema_session_create(&x.s, x.model, &err));
+    return x;
+}
+
+static void close_flip(opened *x)
+{
+    noema_session_free(x->s);
+    noema_model_free(x->model);
+    noema_context_free(x->ctx);
+}
+
+/* ---- zarr ---- */
+
+static void test_arrays(void **state)
+{
+    (void)state;
+    nm_weights *got = golden("zarr"), *want = golden("zarr.safetensors");
+    assert_int_equal(nm_weights_count(got), nm_weights_count(want));
+    for (size_t i = 0; i < nm_weights_count(want); i++) {
+        const nm_wview *w = nm_weights_at(want, i), *g = tensor(got, w->name);
+        assert_int_equal(g->ndim, w->ndim);
+        assert_memory_equal(g->shape, w->shape, (size_t)w->ndim * sizeof *w->shape);
+        float *a = floats(g);
+        same(w->name, a, want, w->name, 0);
+        free(a);
+    }
+    nm_weights_close(got);
+    nm_weights_close(want);
+}
+
+/* Moments are left out by default, and are there raw. */
+static void test_zip(void **state)
+{
+    (void)state;
+    nm_weights *w = golden("flip_tiny.zip"), *raw = NULL;
+    const char *path = DIR "flip_tiny.zip";
+    nm_weights_options o = { .raw = true };
+    assert_int_equal(nm_weights_count(w), 77);
+    assert_null(nm_weights_find(w, "state.param_states.0.mu.img_encoder.cls"));
+    ok(nm_weights_open_many(&raw, &path, 1, &o, &err));
+    assert_non_null(nm_weights_find(raw, "state.param_states.0.mu.img_encoder.cls"));
+    assert_non_null(nm_weights_find(raw, "target.img_encoder.cls"));
+    nm_weights_close(w);
+    nm_weights_close(raw);
+}
+
+/* ---- positions, pictures ---- */
+
+static void test_positions(void **state)
+{
+    (void)state;
+    static const struct { const char *name; int width, grid; } cases[] = { { "d64_g4", 64, 4 }, { "d48_g3", 48, 3 }, { "d80_g7", 80, 7 }, { "d32_g5", 32, 5 } };
+    nm_weights *w = golden("posembed.safetensors");
+    for (size_t i = 0; i < 4; i++) {
+        float *rows = malloc((size_t)((1 + cases[i].grid * cases[i].grid) * cases[i].width) * sizeof *rows);
+        assert_true(nm_flip_positions(rows, cases[i].grid, cases[i].width));
+        same(cases[i].name, rows, w, cases[i].name, 1e-6);
+        free(rows);
+    }
+    nm_weights_close(w);
+}
+
+static void test_pictures(void **state)
+{
+    (void)state;
+    static const struct { const char *file, *name; double tol; } cases[] = {
+        { "wide.png", "wide", 1e-5 }, { "tall.png", "tall", 1e-5 }, { "square.png", "square", 1e-5 }, { "down.png", "down", 1e-5 },
+        { "jpeg_q92_420.jpg", "jpeg_q92_420.jpg", 0.12 }, { "jpeg_q90_444.jpg", "jpeg_q90_444.jpg", 0.12 }, /* another decoder's DCT */
+    };
+    static const nm_rect windows[] = { { 5, 3, 49, 43 }, { 0, 0, 50, 30 }, { 20, 10, 41, 27 } };
+    nm_weights *w = golden("preprocess.safetensors");
+    nm_preprocess p;
+    nm_preprocess_scratch *s = nm_preprocess_scratch_new();
+    const nm_image *im;
+    char path[512], name[64];
+    float out[3 * 32 * 32];
+    ok(nm_preprocess_named(&p, "flip", 32, 32, &err));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(path, sizeof path, DIR "images/%s", cases[i].file);
+        snprintf(name, sizeof name, "%s.normalised", cases[i].name);
+        ok(nm_preprocess_load(&p, s, path, NULL, &im, &err));
+        ok(nm_preprocess_run(&p, s, im, out, &err));
+        float *want = channels_first(tensor(w, name));
+        near(cases[i].file, out, want, 3 * 32 * 32, cases[i].tol);
+        free(want);
+    }
+    nm_image whole = { 0 };
+    ok(nm_image_open(&whole, DIR "images/wide.png", NULL, &err));
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "train_window%d.flipped_normalised", i);
+        ok(nm_preprocess_run_window(&p, s, &whole, windows[i], true, out, &err));
+        float *want = channels_first(tensor(w, name));
+        near(name, out, want, 3 * 32 * 32, 1e-5);
+        free(want);
+    }
+    nm_image_free(&whole);
+    nm_preprocess_scratch_free(s);
+    nm_weights_close(w);
+}
+
+/* ---- embeddings ---- */
+
+typedef struct batch { float *images; int32_t ids[4 * 32]; int64_t offsets[5]; nm_texts texts; } batch;
+
+static batch golden_batch(const nm_weights *w)
+{
+    batch b = { .images = channels_first(tensor(w, "input.image")) };
+    const nm_wview *v = tensor(w, "input.ids");
+    for (int i = 0; i < 4 * 32; i++)
+        b.ids[i] = ((const int32_t *)v->data)[i];
+    for (int i = 0; i <= 4; i++)
+        b.offsets[i] = 32 * i;
+    return b;
+}
+
+static nm_texts texts_of(const batch *b) { return (nm_texts){ .n = 4, .offsets = b->offsets, .ids = b->ids, .pad_id = -1 }; }
+
+static void encode(opened *x, const batch *b, const nm_keep *keep, float *image, float *text)
+{
+    const nm_model *m = noema_model_internal(x->model);
+    nm_texts t = texts_of(b);
+    nm_run *r = nm_session_run(x->s);
+    ok(nm_session_take(x->s, m->family->encode_text(r, m, &t), 4, NOEMA_NORMALIZE, text, &err));
+    r = nm_session_run(x->s);
+    r->keep = keep;
+    ok(nm_session_take(x->s, m->family->encode_image(r, m, nm_view(b->images, NM_F32, NM_SHAPE(4, 3, 32, 32))), 4, NOEMA_NORMALIZE, image, &err));
+    r->keep = NULL;
+}
+
+static void test_embeddings(void **state)
+{
+    (void)state;
+    nm_weights *w = golden("forward.safetensors"), *masked = golden("masked.safetensors");
+    batch b = golden_batch(w);
+    float image[4 * 40], text[4 * 40];
+    int32_t all[4 * 16];
+    for (int threads = 1; threads <= 3; threads += 2) {
+        opened x = open_flip(threads);
+        encode(&x, &b, NULL, image, text);
+        same("images", image, w, "z_img", 5e-6);
+        same("texts", text, w, "z_txt", 5e-6);
+        for (int i = 0; i < 4 * 16; i++) /* every patch, in another order: the same up to rounding */
+            all[i] = (i % 16 * 7 + i / 16) % 16;
+        encode(&x, &b, &(nm_keep){ all, 16 }, image, text);
+        same("all patches shuffled", image, w, "z_img", 5e-6);
+        for (int k = 0; k < 2; k++) {
+            const char *keep = k ? "mask75.keep" : "mask50.keep", *z = k ? "mask75.z_img" : "mask50.z_img";
+            encode(&x, &b, &(nm_keep){ tensor(masked, keep)->data, k ? 4 : 8 }, image, text);
+            same(z, image, masked, z, 5e-6);
+        }
+        close_flip(&x);
+    }
+    free(b.images);
+    nm_weights_close(w);
+    nm_weights_close(masked);
+}
+
+/* Patches outside the grid are an error, not a crash. */
+static void test_bad_keep(void **state)
+{
+    (void)state;
+    opened x = open_flip(1);
+    const nm_model *m = noema_model_internal(x.model);
+    static float pixels[3 * 32 * 32];
+    for (int32_t bad = -1; bad <= 16; bad += 17) {
+        nm_run *r = nm_session_run(x.s);
+        nm_keep keep = { &bad, 1 };
+        r->keep = &keep;
+        assert_null(m->family->encode_image(r, m, nm_view(pixels, NM_F32, NM_SHAPE(1, 3, 32, 32))).data);
+        assert_int_equal(r->err.code, NOEMA_E_ARGUMENT);
+        r->keep = NULL;
+    }
+    close_flip(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_arrays), cmocka_unit_test(test_zip), cmocka_unit_test(test_positions), cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_bad_keep),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
