@@ -27,16 +27,18 @@ nm_tower nm_tower_of(const char *name)
     return starts(name, "visual.") ? NM_TOWER_IMAGE : NM_TOWER_TEXT;
 }
 
-/* open_clip's "transformer.resblocks.3.", timm's "blocks.3.", transformers' "encoder.layer.3.". */
+/* open_clip's "transformer.resblocks.3.", timm's "blocks.3.", transformers' "encoder.layer.3.", the stages "layer1." to "layer4." of a
+ * ModifiedResNet. */
 int nm_block_of(const char *name)
 {
-    static const char *const lists[] = { "transformer.resblocks.", "blocks.", "transformer.encoder.layer." };
+    static const struct { const char *list; int first; } lists[] = { { "transformer.resblocks.", 0 }, { "blocks.", 0 }, { "transformer.encoder.layer.", 0 },
+                                                                     { "layer", 1 } };
     name = below(name);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        if (starts(name, lists[i])) {
-            const char *digits = name + strlen(lists[i]);
+        if (starts(name, lists[i].list)) {
+            const char *digits = name + strlen(lists[i].list);
             char *end;
-            long n = strtol(digits, &end, 10);
+            long n = strtol(digits, &end, 10) - lists[i].first;
             if (end != digits && *end == '.' && n >= 0 && n < 1 << 16)
                 return (int)n;
         }
@@ -55,7 +57,7 @@ static bool is_any(const char *name, const char *const *list, size_t n)
 int nm_layer_group(const char *name, int layers, nm_group_rule rule)
 {
     static const char *const embeddings[] = { "conv1.", "patch_embed.", "class_embedding", "cls_token", "positional_embedding", "pos_embed",
-                                              "token_embedding.", "cls_emb", "transformer.embeddings." };
+                                              "token_embedding.", "cls_emb", "transformer.embeddings.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3." };
     static const char *const first_norm[] = { "ln_pre.", "norm_pre." }, *const last_norm[] = { "ln_post.", "ln_final.", "norm." };
     int block = nm_block_of(name);
     if (block >= 0)

@@ -1,7 +1,7 @@
 /* groups.h - where a parameter stands in its tower, by its saved name: what layer-wise learning rates (open_clip's and BEiT's rule) and
  * partly locked towers are made of.
  *
- * A tower of n blocks has n + 2 groups: 0 the embeddings, 1 + i block i, n + 1 what follows (projection, pools, a head). open_clip
+ * A tower of n blocks (a ModifiedResNet: 4 stages) has n + 2 groups: 0 the embeddings, 1 + i block i, n + 1 what follows (projection, pools, a head). open_clip
  * (open_clip_train/optim.py, layer_decay_param_groups) counts ln_pre to the embeddings and ln_post, ln_final to the last block; BEiT
  * (arXiv 2106.08254, as MAE re-states it) puts everything that is neither embedding nor block into the last group. */
 #ifndef NM_GROUPS_H

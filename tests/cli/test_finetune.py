@@ -362,7 +362,8 @@ def bad_input(tmp):
     e = finetune(tmp / "x6", data=tmp / "inf.safetensors", code=3)
     check("step 1" in e and "visual" in e and [r["step"] for r in log(tmp / "x6")] == [0], f"Inf must name step and layer: {e}")
     check("nowhere" in finetune(tmp / "x7", "--head", "nowhere.safetensors", code=3), "a missing head")
-    for bad in (["--wise-ft", 2], ["--wise-ft", -1], ["--label-smoothing", 1], ["--before", "x"], ["--shots", 0], ["--siglip"], ["--lock-text"]):
+    for bad in (["--wise-ft", 2], ["--wise-ft", -1], ["--label-smoothing", 1], ["--before", "x"], ["--shots", 0], ["--siglip"], ["--lock-text"],
+                ["--lora-rank", 2, "--unlocked-layers", 1], ["--lora-rank", 2, "--lock-image"]):
         finetune(tmp / "x8", *bad, code=1)
     noema("finetune", "--train-data", DATA, code=1)
     noema("finetune", *MODEL, code=1)

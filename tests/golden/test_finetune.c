@@ -63,7 +63,8 @@ static void test_other_names(void **state)
         { "text.transformer.resblocks.3.ln_1.bias", NM_TOWER_TEXT, 3, 4 }, { "text.cls_emb", NM_TOWER_TEXT, -1, 0 },
         { "text.ln_final.weight", NM_TOWER_TEXT, -1, 12 }, { "text.text_projection", NM_TOWER_TEXT, -1, 13 },
         { "text_decoder.resblocks.0.ln_1.bias", NM_TOWER_NONE, -1, 13 }, { "logit_bias", NM_TOWER_NONE, -1, 13 },
-        { "head.weight", NM_TOWER_NONE, -1, 13 }, { "visual.transformer.resblocks.x.ln_1.bias", NM_TOWER_IMAGE, -1, 13 },
+        { "visual.layer3.0.conv1.weight", NM_TOWER_IMAGE, 2, 3 }, { "visual.bn2.bias", NM_TOWER_IMAGE, -1, 0 },
+        { "visual.attnpool.c_proj.weight", NM_TOWER_IMAGE, -1, 13 }, { "head.weight", NM_TOWER_NONE, -1, 13 }, { "visual.transformer.resblocks.x.ln_1.bias", NM_TOWER_IMAGE, -1, 13 },
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         assert_int_equal(nm_tower_of(want[i].name), want[i].tower);
