@@ -2,11 +2,8 @@
 """`noema eval` of result files: captions, VQA and NLVR2 answers against published and scorer's figures, and bad input."""
 import csv
 import json
-import random
 
-from harness import TMP, check, contains, equal, exits, finish, golden, run
-
-rng = random.Random(3)
+from harness import TMP, check, contains, equal, exits, finish, golden, read_npy, run
 
 
 def report(*args, code=0):
@@ -152,6 +149,74 @@ def nlvr():
     contains(r.err, "dev-0-0-0", "a prediction is missing")
 
 
+def with_blip():
+    """Captions, answers and judgements of tiny BLIP files are those of caption, ask and match; their figures those of the results."""
+    vocab = golden("blip", "tiny_vocab.txt")
+    if vocab is None:
+        return
+    images = [golden("blip", "images", f"image{i}.png") for i in range(4)]
+
+    def model(name, file):
+        arch = json.loads(golden("blip", f"{name}.json").read_text())["arch"]
+        config = TMP / f"{name}.config.json"
+        config.write_text(json.dumps({"vision_config": {"num_attention_heads": arch["vision"]["heads"], "layer_norm_eps": arch["vision"]["layer_norm_eps"]},
+                                      "text_config": {"num_attention_heads": arch["text"]["heads"]}}))
+        return ["-m", golden("blip", file), "--config", config, "--dtype", "f32", "--tokenizer", vocab, "--quiet"]
+
+    m = model("pretrain_features", "model_pretrain.pth")
+    refs = write("blip_refs.json", {"images": [{"id": i, "file_name": str(p)} for i, p in enumerate(images)],
+                                    "annotations": [{"image_id": i, "caption": "a boat on the water"} for i in range(4)]})
+    out = TMP / "captions.json"
+    got = report("caption", *m, "--references", refs, "--predictions", out)
+    texts = [r["caption"] for r in run("caption", *m, *images).rows()]
+    equal([r["caption"] for r in json.loads(out.read_text())], texts, "eval caption writes what caption prints")
+    equal(report("captions", "--references", refs, "--results", out)["metrics"], got["metrics"], "and measures that")
+    data = json.loads(refs.read_text())
+    data["images"][1]["file_name"] = "gone.png"
+    r = run("eval", "caption", *m, "--references", write("blip_gone.json", data))
+    exits(r, 2, "a missing picture")
+    contains(r.err, "gone.png", "a missing picture")
+    equal(r.rows()[0]["images"], 3, "the others are measured")
+    m = model("vqa", "model_vqa.pth")
+    ann = write("blip_vqa.json", [{"question_id": i, "image": str(p), "question": "What is IT? (now)", "answers": ["a boat"] * 10}
+                                  for i, p in enumerate(images[:2])])
+    got = report("vqa", *m, "--annotations", ann, "--predictions", TMP / "answers.json")
+    want = [r["answer"] for r in run("ask", *m, "--question", "what is it? now", *images[:2]).rows()]
+    equal([r["answer"] for r in json.loads((TMP / "answers.json").read_text())], want, "eval vqa answers as ask, with the authors' clean-up")
+    equal(report("vqa", "--annotations", ann, "--results", TMP / "answers.json")["metrics"], got["metrics"], "and measures that")
+    m = model("nlvr", "model_nlvr.pth")
+    prob = run("match", *m, "--image", images[0], "--image", images[1], "--text", "there are two boats").rows()[0]["probs"][0][0]
+    ann = write("blip_nlvr.json", [{"sentence": "There are two boats.", "label": "True" if prob > 0.5 else "False",
+                                    "images": [str(images[0]), str(images[1])]}])
+    metric(report("nlvr", *m, "--annotations", ann), "acc", 1)
+
+
+def clipscore():
+    model, tokenizer, config = golden("clip", "siglip_openclip.safetensors"), golden("tokenizers", "t5.tokenizer.json"), golden("clip", "siglip_openclip.config.json")
+    if not (model and tokenizer and config):
+        return
+    m = ["-m", model, "--tokenizer", tokenizer, "--config", config, "--dtype", "f32", "--quiet"]
+    images = [golden("blip", "images", f"image{i}.png") for i in range(2)]
+    texts, refs = ["a boat", "two dogs"], [["a ship", "boats"], ["dogs"]]
+    run("embed", *m, *images, "--out", TMP / "i.npy")
+    prompted = ["A photo depicts " + t for t in texts + refs[0] + refs[1]]
+    run("embed", *m, *[x for t in prompted for x in ("--text", t)], "--out", TMP / "t.npy")
+    (_, shape, i), (_, _, t) = read_npy(TMP / "i.npy"), read_npy(TMP / "t.npy")
+    d = shape[1]
+    cos = lambda a, b: sum(x * y for x, y in zip(a, b))
+    row = lambda v, k: v[k * d:(k + 1) * d]
+    clip = [2.5 * max(0, cos(row(i, k), row(t, k))) for k in range(2)]
+    best = [max(cos(row(t, 0), row(t, 2)), cos(row(t, 0), row(t, 3))), cos(row(t, 1), row(t, 4))]
+    ref = [2 * c * b / (c + b) if c + b > 0 else 0 for c, b in zip(clip, best)]
+    results, references = write("cs_h.json", {"image0": texts[0], "image1": texts[1]}), write("cs_r.json", {"image0": refs[0], "image1": refs[1]})
+    got = report("clipscore", *m, "--results", results, "--references", references, "--image-dir", images[0].parent)
+    metric(got, "CLIPScore", sum(clip) / 2, 1e-6)
+    metric(got, "RefCLIPScore", sum(ref) / 2, 1e-6)
+    both = report("captions", *m, "--results", results, "--references", references, "--image-dir", images[0].parent)
+    metric(both, "CLIPScore", sum(clip) / 2, 1e-6)
+    check("Bleu_4" in both["metrics"], "captions with -m: both kinds of figures")
+
+
 def bad_input():
     refs, hyps = write("refs.json", {"1": ["a dog"]}), write("hyps.json", {"1": "a dog"})
     cases = [
@@ -177,6 +242,6 @@ def bad_input():
     exits(run("eval", "caption", "--references", refs), 1, "caption without a model")
 
 
-for part in (small_captions, golden_captions, vqa, nlvr, bad_input):
+for part in (small_captions, golden_captions, vqa, nlvr, with_blip, clipscore, bad_input):
     part()
 finish()
