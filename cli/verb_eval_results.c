@@ -7,6 +7,9 @@
 #define OVERLAP \
     { "tokens", 0, CLI_STRING, "ptb|space", "ptb: as pycocoevalcap; space: the texts are tokens already" }, \
     { "document-frequency", 0, CLI_STRING, "FILE.json", "of CIDEr: {\"images\": n, \"df\": {\"n gram\": count}} (default: from the references)" }, \
+    { "meteor-words", 0, CLI_STRING, "FILE", "METEOR's function words, one per line" }, \
+    { "meteor-synonyms", 0, CLI_STRING, "FILE", "METEOR's synonym sets (english.synsets)" }, \
+    { "meteor-paraphrases", 0, CLI_STRING, "FILE", "METEOR's paraphrases (paraphrase-en.gz)" }, \
     { "per-item", 0, CLI_STRING, "FILE.csv", "write the scores of each picture" }
 
 static const cli_option captions_options[] = { REFERENCES, RESULTS, OVERLAP, IMAGE_DIR,
@@ -52,8 +55,8 @@ static int run_clipscore(cli *c) { return cli_eval(c, NOEMA_EVAL_CLIPSCORE, true
 
 const cli_verb cli_verb_eval_captions = {
     "eval captions", "BLEU, ROUGE-L, CIDEr of captions against references", "[options] --references FILE --results FILE",
-    "The figures of pycocoevalcap: CIDEr_D is what it calls CIDEr; CIDEr is the paper's. With -m a CLIP model's CLIPScore and RefCLIPScore\n"
-    "join them.",
+    "The figures of pycocoevalcap: CIDEr_D is what it calls CIDEr; CIDEr is the paper's. METEOR bears the names of its stages in its own\n"
+    "(METEOR_exact_stem) until its three data files are given. With -m a CLIP model's CLIPScore and RefCLIPScore join them.",
     "noema eval captions --references captions_val2014.json --results results.json", captions_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_captions
 };
 const cli_verb cli_verb_eval_caption = {

@@ -42,3 +42,15 @@ endfunction()
 
 noema_want(AVIF libavif libavif-dev)
 noema_want(HEIF libheif libheif-dev)
+
+# Snowball's stemmers (the stem stage of METEOR) come without a pkg-config file.
+find_library(STEMMER_LIB stemmer)
+find_path(STEMMER_INCLUDE libstemmer.h)
+if(STEMMER_LIB AND STEMMER_INCLUDE)
+  target_link_libraries(noema_deps INTERFACE ${STEMMER_LIB})
+  target_compile_definitions(noema_deps INTERFACE NOEMA_HAVE_STEMMER=1)
+  message(STATUS "STEMMER: on")
+else()
+  target_compile_definitions(noema_deps INTERFACE NOEMA_HAVE_STEMMER=0)
+  message(STATUS "STEMMER: off (libstemmer-dev)")
+endif()

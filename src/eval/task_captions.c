@@ -206,6 +206,43 @@ static noema_status cider(caption_job *j, const nm_caption_set *c, bool plain)
     return s == NOEMA_OK ? report_mean(j, name, v) : s;
 }
 
+/* Each caption against its best reference; the corpus by the sums. */
+static noema_status meteor_items(caption_job *j, const nm_caption_set *c, nm_meteor *m, double *v, double *corpus)
+{
+    nm_meteor_counts sum = { 0 };
+    noema_status s = NOEMA_OK;
+    for (int64_t i = 0; i < j->n && s == NOEMA_OK; i++) {
+        nm_meteor_counts best = { 0 }, one;
+        v[i] = -1;
+        for (int64_t r = c->first[i]; r < c->first[i + 1] && s == NOEMA_OK; r++) {
+            s = nm_meteor_score(m, c->hyp_text[i], c->ref_text[r], &one, j->e->err);
+            if (s == NOEMA_OK && nm_meteor_value(&one) > v[i]) {
+                v[i] = nm_meteor_value(&one);
+                best = one;
+            }
+        }
+        nm_meteor_sum(&sum, &best);
+    }
+    *corpus = nm_meteor_value(&sum);
+    return s;
+}
+
+static noema_status meteor(caption_job *j, const nm_caption_set *c)
+{
+    nm_eval *e = j->e;
+    nm_meteor *m;
+    double corpus = NAN;
+    noema_status s = nm_meteor_open(&m, e->o.meteor_words, e->o.meteor_synonyms, e->o.meteor_paraphrases, e->err);
+    if (s != NOEMA_OK)
+        return s;
+    double *v = new_column(j, "METEOR");
+    s = v ? meteor_items(j, c, m, v, &corpus) : no_memory(j);
+    if (s == NOEMA_OK)
+        nm_eval_report_metric(e->r, nm_meteor_name(m), corpus, NULL);
+    nm_meteor_free(m);
+    return s;
+}
+
 static noema_status overlap(caption_job *j)
 {
     nm_caption_set c = { 0 };
@@ -222,6 +259,8 @@ static noema_status overlap(caption_job *j)
         s = cider(j, &c, false);
     if (s == NOEMA_OK)
         s = cider(j, &c, true);
+    if (s == NOEMA_OK)
+        s = meteor(j, &c);
     nm_captions_free(&c);
     return s;
 }

@@ -70,6 +70,33 @@ def small_captions():
     metric(got, "Bleu_1", 5 / 6, 1e-6)
 
 
+def meteor():
+    """The figures of METEOR 1.5 that need no data; stages with small files of its formats."""
+    def score(hyp, refs, *more):
+        files = [x for i, r in enumerate(refs) for x in ("--references", write(f"m{i}.txt", r + "\n"))]
+        got = report("captions", *files, "--results", write("mh.txt", hyp + "\n"), "--tokens", "space", *more)
+        return next((k, v) for k, v in got["metrics"].items() if k.startswith("METEOR"))
+
+    for hyp, refs, want in (("this is a good test", ["this is a test", "this is also a test"], 0.44434387),
+                            ("Le test est en français.", ["Test en français.", "Le test en français."], 0.483723790503)):
+        name, value = score(hyp, refs)
+        check(name.startswith("METEOR_exact") and abs(value - want) < 1e-8, f"{hyp}: {name} {value}")
+    check(score("a dog runs", ["a dog runs"])[1] == 1, "equal sentences have no penalty")
+    check(score("x", ["y"])[1] == 0, "no match")
+    without = score("a hound sleeps", ["a dog sleeps"])[1]
+    sets = write("synsets", "hound\n12 7\ndog\n7\n")
+    name, value = score("a hound sleeps", ["a dog sleeps"], "--meteor-synonyms", sets)
+    # words: 1 function, 2 content; weights 1, 0.8, 1; one chunk over both sentences
+    check("synonym" in name and abs(value - (0.25 + 0.75 * 1.8) / (0.25 + 0.75 * 2)) < 1e-12 and value > without, f"synonyms: {name} {value}")
+    phrases = write("phrases", "0.5\ndog\nfour legged friend\n")
+    name, value = score("a four legged friend sleeps", ["a dog sleeps"], "--meteor-paraphrases", phrases)
+    p, r = (0.25 + 0.75 * (3 * 0.6 + 1)) / (0.25 + 0.75 * 4), (0.25 + 0.75 * 1.6) / (0.25 + 0.75 * 2)
+    check("paraphrase" in name and abs(value - p * r / (0.85 * p + 0.15 * r)) < 1e-12, f"paraphrases: {name} {value}")
+    r = run("eval", "captions", "--references", TMP / "m0.txt", "--results", TMP / "mh.txt", "--meteor-synonyms", write("bad_sets", "dog\nseven\n"))
+    exits(r, 3, "a damaged synonym file")
+    contains(r.err, "line 2", "a damaged synonym file")
+
+
 def golden_captions():
     folder = golden("eval", "captions")
     if folder is None:
@@ -242,6 +269,6 @@ def bad_input():
     exits(run("eval", "caption", "--references", refs), 1, "caption without a model")
 
 
-for part in (small_captions, golden_captions, vqa, nlvr, with_blip, clipscore, bad_input):
+for part in (small_captions, meteor, golden_captions, vqa, nlvr, with_blip, clipscore, bad_input):
     part()
 finish()
