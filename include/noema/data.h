@@ -17,6 +17,13 @@ extern "C" {
  * emoji_uXXXX.png, at most `limit` (0: all). n_written may be NULL. */
 NOEMA_API noema_status noema_data_emoji(const char *font, const char *dir, size_t limit, size_t *n_written, noema_error *err);
 
+/* Names of classes, or templates of captions, from a file in UTF-8: one per line (outer white space and empty lines dropped), or .json:
+ * ["a", ...], [{"label": 0, "name": "a"}, ...] ("synset" counts as name), {"0": "a", ...}. */
+typedef struct noema_names noema_names;
+NOEMA_API noema_status noema_names_read(noema_names **names, const char *path, noema_error *err);
+NOEMA_API void noema_names_free(noema_names *names); /* NULL is fine */
+NOEMA_API const char *const *noema_names_items(const noema_names *names, size_t *n); /* as long as the list */
+
 #ifdef __cplusplus
 }
 #endif

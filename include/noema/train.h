@@ -28,12 +28,17 @@ typedef struct noema_train_options {
     const char *config;         /* open_clip configuration (JSON file) or an architecture's name ("ViT-B-32") */
     const char *tokenizer;
     const char *preprocess;
-    const char *train_data;     /* .jsonl, .csv, .tsv, .safetensors */
+    const char *train_data;     /* docs/data.md: Parquet, .jsonl, .csv, .tsv, .safetensors; several joined by "::", {00..09} and * stand for several */
     const char *val_data;
     const char *logs;           /* "logs" */
     const char *name;           /* "run" */
     const char *resume;         /* file, "latest" or NULL */
-    const char *img_key, *caption_key; /* columns of CSV and TSV: "filepath", "title" */
+    const char *img_key, *caption_key, *label_key; /* columns; NULL: the usual names of each format ("filepath", "title", "label") */
+    const char *dataset_type;   /* a format's name; NULL: by content and name */
+    const char *const *class_names; /* of label 0, 1, ...; NULL: what the data says */
+    size_t n_class_names;
+    const char *const *templates; /* captions of rows that have a class but no caption: "{}" is the name, one is drawn per row and epoch */
+    size_t n_templates;
     int64_t batch_size;         /* 64; per micro-batch */
     int64_t accum_freq;         /* 1: micro-batches per step, with the gradients of the large batch */
     int64_t epochs;             /* 32 */

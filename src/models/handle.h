@@ -90,5 +90,8 @@ nm_intake *nm_intake_new(int workers);
 void nm_intake_free(nm_intake *in);
 noema_status nm_intake_run(nm_intake *in, size_t n, size_t batch, size_t tensor_floats, nm_intake_load_fn *load, nm_intake_batch_fn *compute, void *arg,
                            noema_error *errors, noema_error *err);
+/* noema_embed_image_files with tensors from load() (session.c). */
+noema_status nm_embed_loaded(noema_session *s, size_t n, nm_intake_load_fn *load, void *arg, unsigned flags, float *out, noema_error *errors,
+                             noema_error *err);
 
 #endif

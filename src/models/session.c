@@ -203,6 +203,7 @@ typedef struct picture_job {
     const noema_pixels *pixels;
     const char *const *paths;
     nm_picture_fn *load; /* in place of both */
+    nm_intake_load_fn *fill; /* the tensor itself, in place of all three */
     void *arg;
     unsigned flags;
     float *out;
@@ -224,6 +225,8 @@ static noema_status load_picture(void *arg, size_t i, nm_preprocess_scratch *scr
     picture_job *j = arg;
     const nm_model *m = j->s->model->m;
     const nm_image *im = own;
+    if (j->fill)
+        return j->fill(j->arg, i, scratch, own, out, err);
     noema_status st = j->load    ? j->load(j->arg, i, &m->preprocess, scratch, own, &im, err)
                       : j->paths ? nm_preprocess_load(&m->preprocess, scratch, j->paths[i], NULL, &im, err)
                                  : copy_pixels(own, &j->pixels[i], i, err);
@@ -261,6 +264,13 @@ static noema_status embed_pictures(picture_job *j, size_t n, noema_error *errors
         nm_err_clear(&errors[i]);
     return nm_intake_run(s->intake, n, image_batch(m), 3 * (size_t)m->image_height * (size_t)m->image_width, load_picture, compute_pictures, j, errors,
                          err);
+}
+
+noema_status nm_embed_loaded(noema_session *s, size_t n, nm_intake_load_fn *load, void *arg, unsigned flags, float *out, noema_error *errors,
+                             noema_error *err)
+{
+    picture_job j = { .s = s, .fill = load, .arg = arg, .flags = flags, .out = out };
+    return embed_pictures(&j, n, errors, err);
 }
 
 noema_status noema_embed_pixels(noema_session *s, size_t n, const noema_pixels *pictures, unsigned flags, float *out, noema_error *err)

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "train/rows.h"
 
 const char *nm_labelled_class(const nm_labelled *l, int64_t k, char *text, size_t size)
 {
@@ -55,15 +56,11 @@ static noema_status read_labels(nm_labelled *l, const nm_labelled *train, noema_
 /* Everything after opening: l->rows is set. */
 static noema_status check_rows(nm_labelled *l, const nm_labelled *train, const noema_model *model, noema_error *err)
 {
-    const nm_model *m = model->m;
     const char *path = nm_dataset_source(l->rows);
-    int64_t shape[3];
+    (void)model;
     l->n = nm_dataset_count(l->rows);
     if (l->n < 1)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: no rows", path);
-    if (nm_dataset_image(l->rows, 0, shape) && (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width))
-        return nm_fail(err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", path, (long long)shape[0],
-                       (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
     l->classes = train ? train->classes : nm_dataset_classes(l->rows);
     if (l->classes < 2 || l->classes > NM_MAX_CLASSES)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: %lld classes; a classifier needs `label` with 2 to %d", path, (long long)l->classes, NM_MAX_CLASSES);
@@ -83,7 +80,7 @@ noema_status nm_labelled_open(nm_labelled *l, const char *path, const char *img_
 {
     noema_status s = check_model(l, model, err);
     if (s == NOEMA_OK)
-        s = nm_dataset_open(&l->rows, path, img_key, NULL, err);
+        s = nm_dataset_open(&l->rows, path, &(nm_dataset_options){ .img_key = img_key }, err);
     return s == NOEMA_OK ? check_rows(l, train, model, err) : s;
 }
 
@@ -114,22 +111,17 @@ static bool finite_row(const float *x, int64_t dim)
 noema_status nm_labelled_features(const nm_labelled *l, noema_session *session, int64_t first, int64_t n, float *out, bool *ok, nm_failed_fn *failed,
                                   void *user, noema_error *err)
 {
-    const char *paths[NM_FEATURE_ROWS];
     noema_error *errors = calloc((size_t)n, sizeof *errors);
-    int64_t shape[3];
-    noema_status s = errors ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
-    if (s == NOEMA_OK && nm_dataset_path(l->rows, first)) {
-        for (int64_t i = 0; i < n; i++)
-            paths[i] = nm_dataset_path(l->rows, first + i);
-        s = noema_embed_image_files(session, (size_t)n, paths, NOEMA_FEATURES, out, errors, err);
-    } else if (s == NOEMA_OK)
-        s = noema_embed_tensors(session, (size_t)n, nm_dataset_image(l->rows, first, shape), NOEMA_FEATURES, out, err);
+    noema_status s = errors ? nm_rows_embed(session, l->rows, first, n, NOEMA_FEATURES, out, errors, err) : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
     for (int64_t i = 0; s == NOEMA_OK && i < n; i++) {
+        char name[256];
         ok[i] = finite_row(out + i * l->dim, l->dim);
         if (!ok[i] && errors[i].code == NOEMA_OK)
             s = nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld: its features are not finite", nm_dataset_source(l->rows), (long long)(first + i));
+        else if (!ok[i] && errors[i].code == NOEMA_E_MISMATCH) /* every row has that size */
+            s = nm_fail(err, errors[i].code, "%s", errors[i].message);
         else if (!ok[i] && failed)
-            failed(user, nm_dataset_path(l->rows, first + i), &errors[i]);
+            failed(user, nm_rows_name(l->rows, first + i, name), &errors[i]);
     }
     free(errors);
     return s;

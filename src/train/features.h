@@ -3,7 +3,7 @@
 #define NM_FEATURES_H
 
 #include "models/handle.h"
-#include "train/dataset.h"
+#include "data/dataset.h"
 
 enum { NM_MAX_CLASSES = 1 << 16, NM_FEATURE_ROWS = 256 };
 

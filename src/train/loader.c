@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "media/preprocess.h"
+#include "train/rows.h"
 
 #define MAX_TRIES 16 /* rows tried in the place of one that cannot be read */
 
@@ -32,10 +33,12 @@ struct nm_loader {
     nm_pool *pool;
     nm_preprocess_scratch **scratch; /* per worker */
     nm_image *pictures, *crops;
-    const nm_tokenizer *tokenizer;
-    nm_tok_scratch *tok;
-    int32_t *row_ids;
-    int64_t row_ids_cap;
+    nm_row *row;
+    const nm_tokenizer *tokenizer; /* NULL: rows have ids, or texts are not asked for */
+    nm_tok_scratch **tok;
+    int64_t max_ids;  /* the model's context length */
+    int32_t *ids;     /* [batch, max_ids] of the batch in preparation */
+    int64_t *n_ids;   /* [batch] */
     slot slot[2];
     int64_t wanted;               /* the step the thread shall prepare; -1: none */
     bool stop;
@@ -53,12 +56,17 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Fisher-Yates with a stream per epoch. */
+/* The rows of an epoch: shuffled by the data set, or a permutation of the picked ones. */
 static void order_epoch(nm_loader *l, int64_t epoch)
 {
     int64_t n = l->n;
     if (l->order_epoch == epoch)
         return;
+    l->order_epoch = epoch;
+    if (l->o.shuffle && !l->o.pick) {
+        nm_dataset_order(l->rows, l->o.seed, (uint64_t)epoch, l->order);
+        return;
+    }
     for (int64_t i = 0; i < n; i++)
         l->order[i] = l->o.pick ? l->o.pick[i] : i;
     nm_rng r;
@@ -68,7 +76,6 @@ static void order_epoch(nm_loader *l, int64_t epoch)
         l->order[i] = l->order[k];
         l->order[k] = t;
     }
-    l->order_epoch = epoch;
 }
 
 /* torchvision's RandomResizedCrop with open_clip's scale (0.9, 1) and ratio (3/4, 4/3). */
@@ -108,58 +115,106 @@ static noema_status crop_image(nm_image *dst, const nm_image *src, nm_rect c, no
     return NOEMA_OK;
 }
 
-static noema_status load_file(nm_loader *l, int worker, const char *path, uint64_t stream, float *out, noema_error *err)
+static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, uint64_t stream, float *out, noema_error *err)
 {
-    const nm_preprocess *rule = &noema_model_internal(l->model)->preprocess;
-    if (!l->o.augment) {
-        const nm_image *im;
-        noema_status s = nm_preprocess_load(rule, l->scratch[worker], path, NULL, &im, err);
-        return s == NOEMA_OK ? nm_preprocess_run(rule, l->scratch[worker], im, out, err) : s;
-    }
-    noema_status s = nm_image_open(&l->pictures[worker], path, NULL, err);
+    const nm_model *m = noema_model_internal(l->model);
+    nm_image *picture = &l->pictures[worker];
+    if (!l->o.augment || row->tensor)
+        return nm_row_tensor(row, m, l->scratch[worker], out, err);
+    noema_status s = row->path ? nm_image_open(picture, row->path, NULL, err) : nm_image_decode(picture, row->bytes, row->n_bytes, row->name, NULL, err);
     if (s != NOEMA_OK)
         return s;
     nm_rng r;
     nm_rng_init(&r, l->o.seed, stream);
-    nm_rect c = random_crop(&r, l->pictures[worker].width, l->pictures[worker].height);
-    s = crop_image(&l->crops[worker], &l->pictures[worker], c, err);
-    nm_preprocess squash = *rule;
+    nm_rect c = random_crop(&r, picture->width, picture->height);
+    s = crop_image(&l->crops[worker], picture, c, err);
+    nm_preprocess squash = m->preprocess;
     squash.fit = NM_FIT_SQUASH;
     return s == NOEMA_OK ? nm_preprocess_run(&squash, l->scratch[worker], &l->crops[worker], out, err) : s;
 }
 
-typedef struct fill_job { nm_loader *l; slot *s; int64_t step; int64_t *rows; _Atomic bool bad; } fill_job;
+/* One of the row's captions, drawn by row and epoch, or its ids; to place i of the batch. */
+static noema_status take_text(nm_loader *l, int worker, const nm_row *row, int64_t number, int64_t epoch, int64_t i, noema_error *err)
+{
+    char buf[4096];
+    nm_bytes text;
+    nm_rng r;
+    int32_t *to = l->ids + i * l->max_ids;
+    size_t n = 0;
+    nm_rng_init(&r, l->o.seed, ((uint64_t)1 << 62) + (uint64_t)epoch * (uint64_t)nm_dataset_count(l->rows) + (uint64_t)number);
+    if (row->ids) {
+        n = (size_t)row->n_ids;
+        for (int64_t k = 0; k < row->n_ids && k < l->max_ids; k++)
+            to[k] = (int32_t)row->ids[k];
+    } else if (nm_row_title(row, nm_row_titles(row) > 1 ? nm_rng_u64(&r) >> 1 : 0, &text, buf, sizeof buf)) {
+        const int32_t *ids;
+        noema_status s = noema_tokenizer_encode(l->tokenizer, l->tok[worker], (const char *)text.p, text.n, &ids, &n, err);
+        if (s != NOEMA_OK)
+            return s;
+        memcpy(to, ids, (n < (size_t)l->max_ids ? n : (size_t)l->max_ids) * sizeof *to);
+    }
+    l->n_ids[i] = (int64_t)n;
+    return n && n <= (size_t)l->max_ids ? NOEMA_OK
+                                        : nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld has no text (or one of %zu tokens; the model takes %lld)",
+                                                  nm_dataset_source(l->rows), (long long)number, n, (long long)l->max_ids);
+}
+
+typedef struct fill_job { nm_loader *l; slot *s; int64_t step; int64_t *rows; } fill_job;
+
+static void failed_job(fill_job *j, const noema_error *why)
+{
+    pthread_mutex_lock(&j->l->lock);
+    if (j->s->status == NOEMA_OK)
+        j->s->status = nm_fail(&j->s->err, why->code, "%s", why->message);
+    pthread_mutex_unlock(&j->l->lock);
+}
+
+static void skipped(nm_loader *l, const nm_row *row, const noema_error *why)
+{
+    pthread_mutex_lock(&l->lock);
+    l->failures++;
+    if (l->o.failed)
+        l->o.failed(l->o.failed_user, row->name, why);
+    pthread_mutex_unlock(&l->lock);
+}
 
 /* The row that fills place i: the one in order, or the next readable one after it. */
-static void fill_images(void *arg, int64_t b, int64_t e, int worker)
+static void fill_place(fill_job *j, int64_t i, int worker)
 {
-    fill_job *j = arg;
     nm_loader *l = j->l;
-    int64_t n = l->n, first = j->step % l->steps * l->o.batch, shape[3];
-    for (int64_t i = b; i < e; i++) {
-        float *out = j->s->images + i * l->image_floats;
-        int64_t row = l->order[(first + i) % n];
-        const float *ready = nm_dataset_image(l->rows, row, shape);
-        j->rows[i] = row;
-        if (ready) {
-            memcpy(out, ready, (size_t)l->image_floats * sizeof *out);
-            continue;
-        }
-        for (int tries = 0; tries < MAX_TRIES; tries++) {
-            noema_error why = NOEMA_ERROR_INIT;
-            row = l->order[(first + i + (tries ? l->o.batch * tries + tries : 0)) % n];
-            j->rows[i] = row;
-            if (load_file(l, worker, nm_dataset_path(l->rows, row), ((uint64_t)j->step << 24) + (uint64_t)i, out, &why) == NOEMA_OK)
+    nm_row *row = &l->row[worker];
+    int64_t first = j->step % l->steps * l->o.batch;
+    float *out = j->s->images + i * l->image_floats;
+    noema_error why = NOEMA_ERROR_INIT;
+    for (int tries = 0;; tries++) {
+        int64_t number = j->rows[i] = l->order[(first + i + (tries ? l->o.batch * tries + tries : 0)) % l->n];
+        nm_err_clear(&why);
+        noema_status s = nm_dataset_read(l->rows, number, row, &why);
+        if (s == NOEMA_OK)
+            s = load_picture(l, worker, row, ((uint64_t)j->step << 24) + (uint64_t)i, out, &why);
+        if (s == NOEMA_E_MISMATCH || s == NOEMA_E_MEMORY) /* no fault of this row alone */
+            break;
+        if (s == NOEMA_OK) {
+            if (!l->o.labels && take_text(l, worker, row, number, j->step / l->steps, i, &why) != NOEMA_OK)
                 break;
-            pthread_mutex_lock(&l->lock);
-            l->failures++;
-            if (l->o.failed)
-                l->o.failed(l->o.failed_user, nm_dataset_path(l->rows, row), &why);
-            pthread_mutex_unlock(&l->lock);
-            if (tries == MAX_TRIES - 1)
-                j->bad = true;
+            return;
+        }
+        skipped(l, row, &why);
+        if (tries == MAX_TRIES - 1) {
+            nm_err_clear(&why);
+            nm_fail(&why, NOEMA_E_FORMAT, "%s: too many unreadable pictures (%d in a row)", nm_dataset_source(l->rows), MAX_TRIES);
+            break;
         }
     }
+    failed_job(j, &why);
+}
+
+static void fill_places(void *arg, int64_t b, int64_t e, int worker)
+{
+    fill_job *j = arg;
+    for (int64_t i = b; i < e; i++)
+        fill_place(j, i, worker);
+    nm_row_release(&j->l->row[worker]);
 }
 
 static bool reserve_ids(slot *s, size_t need)
@@ -175,26 +230,16 @@ static bool reserve_ids(slot *s, size_t need)
     return true;
 }
 
-static noema_status fill_texts(nm_loader *l, slot *s, const int64_t *rows)
+/* The ids of all places without gaps. */
+static noema_status pack_texts(nm_loader *l, slot *s)
 {
     size_t used = 0;
     for (int64_t i = 0; i < l->o.batch; i++) {
-        const char *title = nm_dataset_title(l->rows, rows[i]);
-        const int32_t *ids = l->row_ids;
-        size_t n = 0;
+        size_t n = (size_t)l->n_ids[i];
         s->offsets[i] = (int64_t)used;
-        if (title) {
-            noema_status st = noema_tokenizer_encode(l->tokenizer, l->tok, title, strlen(title), &ids, &n, &s->err);
-            if (st != NOEMA_OK)
-                return st;
-        } else
-            n = (size_t)nm_dataset_ids(l->rows, rows[i], l->row_ids, l->row_ids_cap);
-        if (n == 0 || n > (size_t)l->row_ids_cap)
-            return nm_fail(&s->err, NOEMA_E_FORMAT, "%s: row %lld has no text (or one of %zu tokens; the model takes %lld)", nm_dataset_source(l->rows),
-                           (long long)rows[i], n, (long long)l->row_ids_cap);
         if (!reserve_ids(s, used + n))
             return nm_fail(&s->err, NOEMA_E_MEMORY, "out of memory: texts");
-        memcpy(s->ids + used, ids, n * sizeof *s->ids);
+        memcpy(s->ids + used, l->ids + i * l->max_ids, n * sizeof *s->ids);
         used += n;
     }
     s->offsets[l->o.batch] = (int64_t)used;
@@ -218,9 +263,10 @@ static void prepare(nm_loader *l, slot *s, int64_t step)
     if (!rows) {
         s->status = nm_fail(&s->err, NOEMA_E_MEMORY, "out of memory: batch");
     } else {
-        nm_parallel_for(l->pool, l->o.batch, 1, fill_images, &j);
-        s->status = j.bad ? nm_fail(&s->err, NOEMA_E_FORMAT, "%s: too many unreadable pictures (%d in a row)", nm_dataset_source(l->rows), MAX_TRIES)
-                          : l->o.labels ? fill_labels(l, s, rows) : fill_texts(l, s, rows);
+        s->status = NOEMA_OK;
+        nm_parallel_for(l->pool, l->o.batch, 4, fill_places, &j);
+        if (s->status == NOEMA_OK)
+            s->status = l->o.labels ? fill_labels(l, s, rows) : pack_texts(l, s);
     }
     free(rows);
 }
@@ -249,14 +295,9 @@ static void *loader_main(void *arg)
 
 static noema_status check_rows(nm_loader *l, noema_error *err)
 {
-    const nm_model *m = noema_model_internal(l->model);
-    int64_t shape[3];
     if (l->n < l->o.batch)
         return nm_fail(err, NOEMA_E_ARGUMENT, "%s: %lld rows are less than one batch of %lld", nm_dataset_source(l->rows), (long long)l->n,
                        (long long)l->o.batch);
-    if (nm_dataset_image(l->rows, 0, shape) && (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width))
-        return nm_fail(err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", nm_dataset_source(l->rows), (long long)shape[0],
-                       (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
     return NOEMA_OK;
 }
 
@@ -265,15 +306,18 @@ static bool allocate(nm_loader *l)
     const nm_model *m = noema_model_internal(l->model);
     int workers = nm_pool_size(l->pool);
     l->image_floats = 3 * (int64_t)m->image_height * m->image_width;
-    l->row_ids_cap = m->context_length > 0 ? m->context_length : 512;
+    l->max_ids = m->context_length > 0 ? m->context_length : 512;
     l->order = nm_malloc_array((size_t)l->n, sizeof *l->order);
-    l->row_ids = nm_malloc_array((size_t)l->row_ids_cap, sizeof *l->row_ids);
+    l->ids = nm_malloc_array((size_t)(l->o.batch * l->max_ids), sizeof *l->ids);
+    l->n_ids = nm_malloc_array((size_t)l->o.batch, sizeof *l->n_ids);
+    l->row = calloc((size_t)workers, sizeof *l->row);
+    l->tok = calloc((size_t)workers, sizeof *l->tok);
     l->scratch = calloc((size_t)workers, sizeof *l->scratch);
     l->pictures = calloc((size_t)workers, sizeof *l->pictures);
     l->crops = calloc((size_t)workers, sizeof *l->crops);
-    bool ok = l->order && l->row_ids && l->scratch && l->pictures && l->crops;
+    bool ok = l->order && l->ids && l->n_ids && l->row && l->tok && l->scratch && l->pictures && l->crops;
     for (int i = 0; ok && i < workers; i++)
-        ok = (l->scratch[i] = nm_preprocess_scratch_new()) != NULL;
+        ok = (l->scratch[i] = nm_preprocess_scratch_new()) != NULL && (!l->tokenizer || (l->tok[i] = noema_tokenizer_scratch_new(l->tokenizer)) != NULL);
     for (int i = 0; ok && i < 2; i++) {
         l->slot[i].step = -1;
         l->slot[i].images = nm_alloc((size_t)(l->o.batch * l->image_floats) * sizeof(float));
@@ -282,6 +326,29 @@ static bool allocate(nm_loader *l)
         ok = l->slot[i].images && l->slot[i].offsets && l->slot[i].labels;
     }
     return ok;
+}
+
+/* Looks at the first row: a tokenizer where texts are to be read, a clear word where there are none. */
+static noema_status need_texts(nm_loader *l, noema_error *err)
+{
+    nm_row row = { 0 };
+    noema_error ignored = NOEMA_ERROR_INIT; /* its picture may be missing */
+    nm_dataset_read(l->rows, l->o.pick ? l->o.pick[0] : 0, &row, &ignored);
+    bool ids = row.ids != NULL, texts = nm_row_titles(&row) > 0;
+    const char *name = nm_dataset_label_name(l->rows, row.label);
+    noema_status s = NOEMA_OK;
+    if (!ids && !texts && name)
+        s = nm_fail(err, NOEMA_E_ARGUMENT, "%s: rows have a class (\"%s\") but no caption: --templates FILE makes captions of class names, --class-names FILE replaces them",
+                    nm_dataset_source(l->rows), name);
+    else if (!ids && !texts && row.label >= 0)
+        s = nm_fail(err, NOEMA_E_ARGUMENT, "%s: rows have class numbers but no caption: --class-names FILE with --templates FILE makes captions of them",
+                    nm_dataset_source(l->rows));
+    else if (!ids) {
+        l->tokenizer = nm_model_tokenizer(l->model, err);
+        s = l->tokenizer ? NOEMA_OK : err ? err->code : NOEMA_E_MISSING;
+    }
+    nm_row_release(&row);
+    return s;
 }
 
 noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset *rows, const nm_loader_options *o, noema_error *err)
@@ -294,12 +361,8 @@ noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     noema_status s = check_rows(l, err);
-    if (s == NOEMA_OK && !o->labels && nm_dataset_title(rows, 0)) {
-        l->tokenizer = nm_model_tokenizer(model, err);
-        s = l->tokenizer ? NOEMA_OK : err ? err->code : NOEMA_E_MISSING;
-        if (s == NOEMA_OK && !(l->tok = noema_tokenizer_scratch_new(l->tokenizer)))
-            s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: tokenizer");
-    }
+    if (s == NOEMA_OK && !o->labels)
+        s = need_texts(l, err);
     l->pool = s == NOEMA_OK ? nm_pool_new(o->workers) : NULL;
     if (s == NOEMA_OK && (!l->pool || !allocate(l)))
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
@@ -331,6 +394,8 @@ void nm_loader_free(nm_loader *l)
         nm_preprocess_scratch_free(l->scratch[i]);
         nm_image_free(&l->pictures[i]);
         nm_image_free(&l->crops[i]);
+        if (l->tok)
+            noema_tokenizer_scratch_free(l->tok[i]);
     }
     for (int i = 0; i < 2; i++) {
         nm_free(l->slot[i].images);
@@ -338,13 +403,15 @@ void nm_loader_free(nm_loader *l)
         free(l->slot[i].labels);
         free(l->slot[i].ids);
     }
-    noema_tokenizer_scratch_free(l->tok);
     nm_pool_free(l->pool);
+    free(l->tok);
+    free(l->row);
+    free(l->ids);
+    free(l->n_ids);
     free(l->scratch);
     free(l->pictures);
     free(l->crops);
     free(l->order);
-    free(l->row_ids);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->changed);
     free(l);

@@ -4,7 +4,7 @@
 #define NM_LOADER_H
 
 #include "models/handle.h"
-#include "train/dataset.h"
+#include "data/dataset.h"
 #include "train/trainer.h"
 
 typedef struct nm_loader nm_loader;

@@ -21,6 +21,7 @@
 #include "noema/train.h"
 #include "train/curves.h"
 #include "train/loader.h"
+#include "train/rows.h"
 #include "train/run.h"
 
 typedef struct run {
@@ -303,9 +304,10 @@ static noema_status prepare(run *r)
     if (s != NOEMA_OK)
         return s;
     nm_model *m = noema_model_internal(r->model);
+    nm_dataset_options rows = nm_rows_options(&r->o);
     s = train_options(&r->o, true, &to, r->err);
     if (s == NOEMA_OK)
-        s = nm_dataset_open(&r->rows, r->o.train_data, r->o.img_key, r->o.caption_key, r->err);
+        s = nm_dataset_open(&r->rows, r->o.train_data, &rows, r->err);
     if (s == NOEMA_OK && r->job)
         s = r->job->opened(r->job->self, r->model, r->rows, &r->o, &to, r->err);
     to.accum = r->o.accum_freq;

@@ -3,7 +3,7 @@
 #define NM_TRAIN_RUN_H
 
 #include "noema/train.h"
-#include "train/dataset.h"
+#include "data/dataset.h"
 #include "train/trainer.h"
 
 typedef struct nm_job {
