@@ -3,13 +3,12 @@
 
 #include "cli.h"
 #include "noema/data.h"
-#include "templates_openai.inc"
 #include "train.h"
 
 static const cli_option options[] = {
 #include "train_options.inc"
     { "class-names", 0, CLI_STRING, "FILE", "names of label 0, 1, ...: one per line, or JSON (what the data says)" },
-    { "templates", 0, CLI_STRING, "simple|openai|FILE", "captions of class names, {} is the name: one of them is drawn per row and epoch" },
+    { "templates", 0, CLI_STRING, "none|simple|openai|FILE", "captions of class names, {} is the name: one of them is drawn per row and epoch" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
@@ -108,23 +107,15 @@ int cli_train_end(cli *c, noema_status s, const cli_train_view *v, const noema_e
 static const char *const simple_template[] = { "a photo of a {}." };
 
 /* --class-names and --templates; the lists live until they are freed. */
-static bool read_names(cli *c, noema_train_options *o, noema_names **names, noema_names **templates, noema_error *err)
+static bool read_names(cli *c, noema_train_options *o, noema_names **names, cli_names *templates, noema_error *err)
 {
-    const char *classes = cli_str(c, "class-names", NULL), *t = cli_str(c, "templates", NULL);
-    if (classes && noema_names_read(names, classes, err) != NOEMA_OK)
+    const char *classes = cli_str(c, "class-names", NULL), *t = cli_str(c, "templates", "none");
+    bool simple = strcmp(t, "simple") == 0;
+    if ((classes && noema_names_read(names, classes, err) != NOEMA_OK) || (!simple && !cli_names_templates(templates, t, err)))
         return false;
     o->class_names = noema_names_items(*names, &o->n_class_names);
-    if (t && strcmp(t, "openai") == 0) {
-        o->templates = templates_openai;
-        o->n_templates = sizeof templates_openai / sizeof *templates_openai;
-    } else if (t && strcmp(t, "simple") == 0) {
-        o->templates = simple_template;
-        o->n_templates = 1;
-    } else {
-        if (t && noema_names_read(templates, t, err) != NOEMA_OK)
-            return false;
-        o->templates = noema_names_items(*templates, &o->n_templates);
-    }
+    o->templates = simple ? simple_template : templates->item;
+    o->n_templates = simple ? 1 : templates->n;
     return true;
 }
 
@@ -132,7 +123,8 @@ static int run(cli *c)
 {
     noema_train_options o;
     noema_error err = NOEMA_ERROR_INIT;
-    noema_names *names = NULL, *templates = NULL;
+    noema_names *names = NULL;
+    cli_names templates = { 0 };
     cli_train_view v;
     cli_train_read(c, &o, &v);
     if (!o.train_data)
@@ -141,7 +133,7 @@ static int run(cli *c)
         return CLI_NOTHING_DONE;
     int code = !read_names(c, &o, &names, &templates, &err) ? cli_fatal(c, &err) : cli_train_end(c, noema_train(c->ctx, &o, &err), &v, &err);
     noema_names_free(names);
-    noema_names_free(templates);
+    cli_names_free(&templates);
     if (code != CLI_OK)
         return code;
     cli_buf line = { 0 };

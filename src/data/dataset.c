@@ -264,6 +264,7 @@ void nm_row_release(nm_row *row)
         nm_cache_release(row->owner->cache, row->held[--row->n_held]);
     free(row->own_path);
     free(row->own_titles);
+    free(row->own_text);
     *row = (nm_row){ .label = -1 };
 }
 
@@ -281,7 +282,7 @@ bool nm_row_own_titles(nm_row *row, const char *text, int64_t n)
     return true;
 }
 
-noema_status nm_dataset_read(const nm_dataset *d, int64_t i, nm_row *row, noema_error *err)
+static noema_status read_row(const nm_dataset *d, int64_t i, nm_row *row, bool picture, noema_error *err)
 {
     int64_t k = i;
     const nm_part *p = part_of(d, &k);
@@ -289,11 +290,14 @@ noema_status nm_dataset_read(const nm_dataset *d, int64_t i, nm_row *row, noema_
     row->owner = (nm_dataset *)(uintptr_t)d;
     row->label = p->label ? p->label[k] : -1;
     snprintf(row->name, sizeof row->name, "%s: row %lld", p->path, (long long)k);
-    noema_status s = p->format->read(p, k, row, err);
+    noema_status s = p->format->read(p, k, row, picture, err);
     if (s == NOEMA_OK && row->path)
         snprintf(row->name, sizeof row->name, "%s", row->path);
     return s;
 }
+
+noema_status nm_dataset_read(const nm_dataset *d, int64_t i, nm_row *row, noema_error *err) { return read_row(d, i, row, true, err); }
+noema_status nm_dataset_read_text(const nm_dataset *d, int64_t i, nm_row *row, noema_error *err) { return read_row(d, i, row, false, err); }
 
 int64_t nm_row_titles(const nm_row *row)
 {

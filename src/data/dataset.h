@@ -61,11 +61,12 @@ typedef struct nm_row {
     nm_cached *held[4];
     int n_held;
     nm_bytes own_title, *own_titles;
-    char *own_path;
+    char *own_path, *own_text;
 } nm_row;
 
 /* Thread safe for distinct rows structs. A row whose picture is missing is an error of that row alone. */
 noema_status nm_dataset_read(const nm_dataset *d, int64_t i, nm_row *row, noema_error *err);
+noema_status nm_dataset_read_text(const nm_dataset *d, int64_t i, nm_row *row, noema_error *err); /* captions, label, name; maybe the picture */
 void nm_row_release(nm_row *row);
 
 /* Captions of a row: its own, or its class name in every template; *text is one of them, chosen by `pick` (modulo their number), valid as

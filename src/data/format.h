@@ -28,7 +28,8 @@ typedef struct nm_data_format {
     bool (*probe)(const char *path, bool folder, const unsigned char *head, size_t n);
     noema_status (*open)(nm_part *part, const nm_dataset_options *o, noema_error *err); /* close is called after a failure as well */
     void (*close)(nm_part *part);
-    noema_status (*read)(const nm_part *part, int64_t i, nm_row *row, noema_error *err);
+    /* picture false: captions alone are wanted. */
+    noema_status (*read)(const nm_part *part, int64_t i, nm_row *row, bool picture, noema_error *err);
 } nm_data_format;
 
 extern const nm_data_format nm_format_csv, nm_format_jsonl, nm_format_tensors, nm_format_parquet;

@@ -319,7 +319,7 @@ static noema_status read_picture(const parquet_rows *r, int64_t i, nm_row *row, 
     return s == NOEMA_OK ? nm_fail(err, NOEMA_E_MISSING, "%s: no picture", row->name) : s;
 }
 
-static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, noema_error *err)
+static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, bool picture, noema_error *err)
 {
     const parquet_rows *r = (const parquet_rows *)p;
     const nm_parquet_values *v;
@@ -331,7 +331,7 @@ static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, noema_err
         row->title = v->row ? v->bytes + v->row[k] : v->bytes + k;
         row->n_titles = v->row ? v->row[k + 1] - v->row[k] : v->bytes[k].p != NULL;
     }
-    return read_picture(r, i, row, err);
+    return picture ? read_picture(r, i, row, err) : NOEMA_OK;
 }
 
 const nm_data_format nm_format_parquet = { "parquet", "Parquet (.parquet)", sizeof(parquet_rows), probe, open_parquet, close_parquet, read_row };

@@ -66,9 +66,10 @@ static noema_status open_tensors(nm_part *p, const nm_dataset_options *o, noema_
     return check_values(t, err);
 }
 
-static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, noema_error *err)
+static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, bool picture, noema_error *err)
 {
     const tensors *t = (const tensors *)p;
+    (void)picture;
     (void)err;
     for (int k = 0; k < 3; k++)
         row->shape[k] = t->image->shape[k + 1];

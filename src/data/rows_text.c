@@ -250,9 +250,10 @@ static noema_status open_table(nm_part *p, const nm_dataset_options *o, noema_st
 static noema_status open_jsonl(nm_part *p, const nm_dataset_options *o, noema_error *err) { return open_table(p, o, read_jsonl, err); }
 static noema_status open_csv(nm_part *p, const nm_dataset_options *o, noema_error *err) { return open_table(p, o, read_csv, err); }
 
-static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, noema_error *err)
+static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, bool picture, noema_error *err)
 {
     const table *t = (const table *)p;
+    (void)picture;
     row->path = row->own_path = nm_path_join(p->dir, t->text.data + t->at[2 * i]);
     if (!row->path)
         return nm_part_no_memory(p, err);

@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "eval/rows.h"
-#include "train/dataset.h"
+#include "train/rows.h"
 
 enum { STEP = 512 /* pictures or texts a call */ };
 
@@ -71,11 +71,7 @@ noema_status nm_pictures_caption(nm_pictures *p, const char *text, int64_t owner
 const char *nm_pictures_name(const nm_pictures *p, int64_t i, char buf[512])
 {
     const nm_picture_ref *r = &p->item[i];
-    const char *path = r->path ? r->path : nm_dataset_path(p->set[r->set], r->row);
-    if (path)
-        return path;
-    snprintf(buf, 512, "%s, row %lld", nm_dataset_source(p->set[r->set]), (long long)r->row);
-    return buf;
+    return r->path ? r->path : nm_rows_name(p->set[r->set], r->row, buf);
 }
 
 /* ---- data sets ---- */
@@ -105,10 +101,22 @@ static noema_status common_label(nm_pictures *p, const nm_dataset *set, int64_t 
     return NOEMA_OK;
 }
 
+/* Row i's own captions, owned by picture p->n. */
+static noema_status add_captions(nm_eval *e, nm_pictures *p, const nm_dataset *set, int64_t i, nm_row *row)
+{
+    noema_status s = nm_dataset_read_text(set, i, row, e->err);
+    for (int64_t k = 0; k < row->n_titles && s == NOEMA_OK; k++) {
+        char *text = nm_strndup((const char *)row->title[k].p, row->title[k].n);
+        s = text ? nm_pictures_caption(p, text, p->n, e->err) : no_memory(e->err);
+        free(text);
+    }
+    return s;
+}
+
 static noema_status add_set(nm_eval *e, nm_pictures *p, const char *path)
 {
     nm_dataset *set = NULL;
-    noema_status s = nm_dataset_open(&set, path, e->o.img_key, e->o.caption_key, e->err);
+    noema_status s = nm_dataset_open(&set, path, &(nm_dataset_options){ .img_key = e->o.img_key, .caption_key = e->o.caption_key }, e->err);
     if (s != NOEMA_OK)
         return s;
     nm_dataset **sets = nm_realloc_array(p->set, (size_t)p->n_sets + 1, sizeof *sets);
@@ -122,6 +130,7 @@ static noema_status add_set(nm_eval *e, nm_pictures *p, const char *path)
     p->label = label;
     p->set[p->n_sets++] = set;
     int64_t classes = nm_dataset_classes(set);
+    nm_row row = { 0 };
     bool named = nm_dataset_label_name(set, 0) != NULL;
     if (named && !(number = nm_malloc_array((size_t)classes + 1, sizeof *number)))
         return no_memory(e->err);
@@ -129,9 +138,7 @@ static noema_status add_set(nm_eval *e, nm_pictures *p, const char *path)
         s = common_label(p, set, k, &number[k], e->err);
     for (int64_t i = 0; i < rows && s == NOEMA_OK && (!e->o.limit || p->n < e->o.limit); i++) {
         int64_t own = nm_dataset_label(set, i);
-        const char *title = nm_dataset_title(set, i);
-        if (title)
-            s = nm_pictures_caption(p, title, p->n, e->err);
+        s = add_captions(e, p, set, i, &row);
         if (named)
             p->label[p->n] = own >= 0 && own < classes ? number[own] : -1;
         else if (s == NOEMA_OK)
@@ -139,6 +146,7 @@ static noema_status add_set(nm_eval *e, nm_pictures *p, const char *path)
         if (s == NOEMA_OK)
             s = add_ref(p, (nm_picture_ref){ .set = p->n_sets - 1, .row = i }, e->err);
     }
+    nm_row_release(&row);
     free(number);
     return s;
 }
@@ -167,61 +175,51 @@ noema_status nm_pictures_open(nm_eval *e, nm_pictures *p, const char *const *dat
 
 typedef struct embedding { nm_eval *e; nm_pictures *p; unsigned flags; int64_t first, dim; noema_error errors[STEP]; } embedding;
 
-static noema_status load(void *arg, size_t i, const nm_preprocess *pre, nm_preprocess_scratch *scratch, nm_image *own, const nm_image **im, noema_error *err)
+static noema_status load(void *arg, size_t i, nm_preprocess_scratch *scratch, nm_image *own, float *out, noema_error *err)
 {
     const embedding *w = arg;
     const nm_picture_ref *r = &w->p->item[w->first + (int64_t)i];
-    const char *path = r->path ? r->path : nm_dataset_path(w->p->set[r->set], r->row);
+    nm_row row = { .path = r->path };
     (void)own;
-    return nm_preprocess_load(pre, scratch, path, NULL, im, err);
-}
-
-/* Rows of tensors go straight to the model. */
-static noema_status embed_tensors(embedding *w, int64_t n, float *out)
-{
-    const nm_model *m = w->e->session->model->m;
-    noema_status s = NOEMA_OK;
-    for (int64_t i = 0; i < n && s == NOEMA_OK; i++) {
-        const nm_picture_ref *r = &w->p->item[w->first + i];
-        int64_t shape[3];
-        const float *x = nm_dataset_image(w->p->set[r->set], r->row, shape);
-        if (shape[0] != 3 || shape[1] != m->image_height || shape[2] != m->image_width)
-            s = nm_fail(w->e->err, NOEMA_E_MISMATCH, "%s: `image` is [%lld, %lld, %lld], the model takes [3, %d, %d]", nm_dataset_source(w->p->set[r->set]),
-                        (long long)shape[0], (long long)shape[1], (long long)shape[2], m->image_height, m->image_width);
-        else
-            s = noema_embed_tensors(w->e->session, 1, x, w->flags, out + i * w->dim, w->e->err);
-    }
+    noema_status s = r->path ? NOEMA_OK : nm_dataset_read(w->p->set[r->set], r->row, &row, err);
+    if (r->path)
+        snprintf(row.name, sizeof row.name, "%s", r->path);
+    if (s == NOEMA_OK)
+        s = nm_row_tensor(&row, w->e->session->model->m, scratch, out, err);
+    nm_row_release(&row);
     return s;
 }
 
 static noema_status embed_some(void *arg, int64_t first, int64_t n, float *out)
 {
     embedding *w = arg;
-    const nm_picture_ref *r = &w->p->item[first];
-    int64_t shape[3];
     char buf[512];
     w->first = first;
-    if (!r->path && nm_dataset_image(w->p->set[r->set], r->row, shape))
-        return embed_tensors(w, n, out);
     memset(w->errors, 0, (size_t)n * sizeof *w->errors);
-    noema_status s = nm_embed_pictures(w->e->session, (size_t)n, load, w, w->flags, out, w->errors, w->e->err);
+    noema_status s = nm_embed_loaded(w->e->session, (size_t)n, load, w, w->flags, out, w->errors, w->e->err);
     for (int64_t i = 0; i < n && s == NOEMA_OK; i++)
-        if (w->errors[i].code != NOEMA_OK)
+        if (w->errors[i].code == NOEMA_E_MISMATCH) /* a wrong size is no fault of one picture */
+            s = nm_fail(w->e->err, w->errors[i].code, "%s", w->errors[i].message);
+        else if (w->errors[i].code != NOEMA_OK)
             nm_eval_failed(w->e, nm_pictures_name(w->p, first + i, buf), &w->errors[i]);
     return s;
 }
 
 static void pictures_key(nm_sha256 *key, const nm_pictures *p)
 {
+    char name[512];
     for (int k = 0; k < p->n_sets; k++)
-        nm_rows_key_file(key, nm_dataset_source(p->set[k]));
+        for (size_t i = 0; i < nm_dataset_parts(p->set[k]); i++) {
+            const char *format;
+            int64_t rows;
+            nm_rows_key_file(key, nm_dataset_part(p->set[k], i, &format, &rows));
+        }
     for (int64_t i = 0; i < p->n; i++) {
         const nm_picture_ref *r = &p->item[i];
-        const char *path = r->path ? r->path : nm_dataset_path(p->set[r->set], r->row);
-        if (path)
+        const char *path = nm_pictures_name(p, i, name);
+        nm_sha256_update(key, &r->row, sizeof r->row);
+        if (nm_file_exists(path))
             nm_rows_key_file(key, path);
-        else
-            nm_sha256_update(key, &r->row, sizeof r->row);
     }
 }
 

@@ -75,13 +75,6 @@ noema_status nm_session_tokenize(noema_session *s, size_t n, const char *const *
 /* Copies [n, cols] f32 out of a run's result, normalised on demand; reports the run's error with the model's name. */
 noema_status nm_session_take(noema_session *s, nm_tensor x, int64_t n, unsigned flags, float *out, noema_error *err);
 
-/* Vectors of pictures that the caller loads, from several threads at once: *im is `own`, or what the scratch holds. As
- * noema_embed_image_files else. */
-typedef noema_status nm_picture_fn(void *arg, size_t i, const nm_preprocess *p, nm_preprocess_scratch *scratch, nm_image *own, const nm_image **im,
-                                   noema_error *err);
-noema_status nm_embed_pictures(noema_session *s, size_t n, nm_picture_fn *load, void *arg, unsigned flags, float *out, noema_error *errors,
-                               noema_error *err);
-
 /* intake.c: pictures decoded and preprocessed by workers while the caller computes. load(): fills one tensor. */
 typedef struct nm_intake nm_intake;
 typedef noema_status nm_intake_load_fn(void *arg, size_t i, nm_preprocess_scratch *s, nm_image *own, float *out, noema_error *err);
@@ -90,7 +83,7 @@ nm_intake *nm_intake_new(int workers);
 void nm_intake_free(nm_intake *in);
 noema_status nm_intake_run(nm_intake *in, size_t n, size_t batch, size_t tensor_floats, nm_intake_load_fn *load, nm_intake_batch_fn *compute, void *arg,
                            noema_error *errors, noema_error *err);
-/* noema_embed_image_files with tensors from load() (session.c). */
+/* noema_embed_image_files with tensors from load(), which is called by several threads at once (session.c). */
 noema_status nm_embed_loaded(noema_session *s, size_t n, nm_intake_load_fn *load, void *arg, unsigned flags, float *out, noema_error *errors,
                              noema_error *err);
 

@@ -202,8 +202,7 @@ typedef struct picture_job {
     noema_session *s;
     const noema_pixels *pixels;
     const char *const *paths;
-    nm_picture_fn *load; /* in place of both */
-    nm_intake_load_fn *fill; /* the tensor itself, in place of all three */
+    nm_intake_load_fn *fill; /* in place of both */
     void *arg;
     unsigned flags;
     float *out;
@@ -227,9 +226,7 @@ static noema_status load_picture(void *arg, size_t i, nm_preprocess_scratch *scr
     const nm_image *im = own;
     if (j->fill)
         return j->fill(j->arg, i, scratch, own, out, err);
-    noema_status st = j->load    ? j->load(j->arg, i, &m->preprocess, scratch, own, &im, err)
-                      : j->paths ? nm_preprocess_load(&m->preprocess, scratch, j->paths[i], NULL, &im, err)
-                                 : copy_pixels(own, &j->pixels[i], i, err);
+    noema_status st = j->paths ? nm_preprocess_load(&m->preprocess, scratch, j->paths[i], NULL, &im, err) : copy_pixels(own, &j->pixels[i], i, err);
     int h = 0, w = 0;
     if (st == NOEMA_OK)
         st = nm_preprocess_size(&m->preprocess, im->width, im->height, &h, &w, err);
@@ -287,12 +284,5 @@ noema_status noema_embed_image_files(noema_session *s, size_t n, const char *con
     if (!s || (n && (!paths || !out)))
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_embed_image_files: a session, paths and room for the result are needed");
     picture_job j = { .s = s, .paths = paths, .flags = flags, .out = out };
-    return embed_pictures(&j, n, errors, err);
-}
-
-noema_status nm_embed_pictures(noema_session *s, size_t n, nm_picture_fn *load, void *arg, unsigned flags, float *out, noema_error *errors,
-                               noema_error *err)
-{
-    picture_job j = { .s = s, .load = load, .arg = arg, .flags = flags, .out = out };
     return embed_pictures(&j, n, errors, err);
 }

@@ -333,7 +333,7 @@ static noema_status need_texts(nm_loader *l, noema_error *err)
 {
     nm_row row = { 0 };
     noema_error ignored = NOEMA_ERROR_INIT; /* its picture may be missing */
-    nm_dataset_read(l->rows, l->o.pick ? l->o.pick[0] : 0, &row, &ignored);
+    nm_dataset_read_text(l->rows, l->o.pick ? l->o.pick[0] : 0, &row, &ignored);
     bool ids = row.ids != NULL, texts = nm_row_titles(&row) > 0;
     const char *name = nm_dataset_label_name(l->rows, row.label);
     noema_status s = NOEMA_OK;

@@ -60,7 +60,7 @@ const char *nm_rows_name(const nm_dataset *rows, int64_t i, char name[256])
 {
     nm_row row = { 0 };
     noema_error ignored = NOEMA_ERROR_INIT;
-    nm_dataset_read(rows, i, &row, &ignored);
+    nm_dataset_read_text(rows, i, &row, &ignored);
     snprintf(name, 256, "%s", row.name);
     nm_row_release(&row);
     return name;

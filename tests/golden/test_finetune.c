@@ -12,7 +12,7 @@
 
 #include "base/json.h"
 #include "models/handle.h"
-#include "train/dataset.h"
+#include "data/dataset.h"
 #include "train/groups.h"
 #include "train/head.h"
 #include "train/trainer.h"
@@ -94,7 +94,7 @@ static void open_tiny(tiny *x, const nm_train_options *o)
     path_of(path, "e2e/init.safetensors");
     assert_int_equal(noema_model_open(&x->model, x->ctx, path, &mo, &err), NOEMA_OK);
     path_of(path, "e2e/data.safetensors");
-    assert_int_equal(nm_dataset_open(&x->rows, path, NULL, NULL, &err), NOEMA_OK);
+    assert_int_equal(nm_dataset_open(&x->rows, path, NULL, &err), NOEMA_OK);
     assert_int_equal(nm_trainer_new(&x->t, noema_model_internal(x->model), x->ctx->pool, o, &err), NOEMA_OK);
 }
 
@@ -111,15 +111,19 @@ static nm_step_result step(tiny *x, int s)
 {
     static float images[BATCH * 3 * 24 * 24];
     int32_t ids[BATCH * IDS];
-    int64_t offsets[BATCH + 1], shape[3];
+    int64_t offsets[BATCH + 1];
+    nm_row row = { 0 };
     noema_error err = NOEMA_ERROR_INIT;
     nm_step_result r;
     for (int i = 0; i < BATCH; i++) {
-        int64_t row = s % 3 * BATCH + i;
-        memcpy(images + i * 3 * 24 * 24, nm_dataset_image(x->rows, row, shape), 3 * 24 * 24 * sizeof(float));
-        assert_int_equal(nm_dataset_ids(x->rows, row, ids + i * IDS, IDS), IDS);
+        assert_int_equal(nm_dataset_read(x->rows, s % 3 * BATCH + i, &row, &err), NOEMA_OK);
+        memcpy(images + i * 3 * 24 * 24, row.tensor, 3 * 24 * 24 * sizeof(float));
+        assert_int_equal(row.n_ids, IDS);
+        for (int k = 0; k < IDS; k++)
+            ids[i * IDS + k] = (int32_t)row.ids[k];
         offsets[i] = i * IDS;
     }
+    nm_row_release(&row);
     offsets[BATCH] = BATCH * IDS;
     nm_pair_batch b = { .n = BATCH, .images = images, .texts = { .n = BATCH, .offsets = offsets, .ids = ids, .pad_id = -1 } };
     assert_int_equal(nm_trainer_step(x->t, &b, &r, &err), NOEMA_OK);
