@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "generate/tasks.h"
+#include "generate/blip2_tasks.h"
 #include "models/blip2.h"
 
 #define MOST_PICTURES 16
@@ -158,8 +158,8 @@ static bool search_rows(nm_run *r, const nm_blip2 *m, const nm_texts *prompts, c
     return true;
 }
 
-/* One part of a batch: pictures pixels with their prompts. New ids alone are left in out. */
-static noema_status lm_part(noema_session *s, nm_tensor pixels, const nm_texts *prompts, const nm_rules *rules, nm_generation *out, noema_error *err)
+noema_status nm_blip2_lm_generate(noema_session *s, nm_tensor pixels, const nm_texts *prompts, const nm_rules *rules, nm_generation *out,
+                                  noema_error *err)
 {
     const nm_blip2 *m = model_of(s);
     const nm_blip2_cfg *c = &m->cfg;
@@ -213,7 +213,7 @@ static noema_status lm_generate(noema_session *s, nm_tensor pixels, const nm_tex
     for (int64_t from = 0, to; st == NOEMA_OK && from < n; from = to) {
         to = from + size < n ? from + size : n;
         nm_texts part = { .n = to - from, .offsets = prompts->offsets + from, .ids = prompts->ids, .pad_id = prompts->pad_id };
-        st = lm_part(s, nm_rows(pixels, from, to), &part, rules, g + from, err);
+        st = nm_blip2_lm_generate(s, nm_rows(pixels, from, to), &part, rules, g + from, err);
     }
     for (int64_t i = 0; st == NOEMA_OK && i < n; i++)
         st = nm_generated_take(s, &g[i], 0, &out[i], err);
@@ -330,8 +330,8 @@ static noema_status first_ids(noema_session *s, const char *prompt, int32_t **id
     return NOEMA_OK;
 }
 
-static noema_status qformer_generate(noema_session *s, nm_tensor pixels, const int32_t *prompt, int64_t length, const nm_rules *rules,
-                                     nm_generation *out, noema_error *err)
+noema_status nm_blip2_qformer_generate(noema_session *s, nm_tensor pixels, const int32_t *prompt, int64_t length, const nm_rules *rules,
+                                       nm_generation *out, noema_error *err)
 {
     const nm_blip2 *m = model_of(s);
     const nm_qformer_cfg *c = &m->cfg.qformer;
@@ -367,7 +367,7 @@ static noema_status qformer_caption(noema_session *s, nm_tensor pixels, const no
     if (st == NOEMA_OK)
         st = nm_session_decode(s, prompt, length, &decoded, err);
     if (st == NOEMA_OK)
-        st = qformer_generate(s, pixels, prompt, length, &rules, g, err);
+        st = nm_blip2_qformer_generate(s, pixels, prompt, length, &rules, g, err);
     for (int64_t i = 0; st == NOEMA_OK && i < pixels.shape[0]; i++)
         st = nm_generated_take(s, &g[i], nm_code_points(decoded), &out[i], err);
     nm_generation_free(g, MOST_PICTURES);
