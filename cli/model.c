@@ -45,7 +45,7 @@ static noema_dtype dtype_of(const char *name)
 
 bool cli_model_options(const cli *c, noema_model_options *o)
 {
-    const char *which = cli_str(c, "image-size", NULL) ? "image-size" : "size", *size = cli_str(c, which, NULL), *act = cli_str(c, "activation", "");
+    const char *which = cli_str(c, "image-size", NULL) ? "image-size" : "size", *size = cli_str(c, which, NULL), *act = cli_str(c, "activation", ""), *weights = cli_str(c, "weights", "");
     noema_model_options_default(o);
     o->dtype = dtype_of(cli_str(c, "dtype", "auto"));
     o->tokenizer = cli_str(c, "tokenizer", NULL);
@@ -53,6 +53,7 @@ bool cli_model_options(const cli *c, noema_model_options *o)
     o->preprocess = cli_str(c, "preprocess", NULL);
     o->vision = cli_str(c, "vision", NULL);
     o->language_model = cli_str(c, "language-model", NULL);
+    o->weights = !strcmp(weights, "packed") ? 1 : !strcmp(weights, "mapped") ? 2 : 0;
     o->offline = cli_flag(c, "offline");
     o->activation = !strcmp(act, "quickgelu") ? 1 : !strcmp(act, "gelu") ? 2 : 0;
     if (size && !cli_parse_size(size, &o->image_height, &o->image_width)) {

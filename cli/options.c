@@ -23,6 +23,7 @@ const cli_option cli_common_options[] = {
     { "image-size", 0, CLI_STRING, "N|HxW", "run at another image size; the position table is resized as the authors do" },
     { "size", 0, CLI_STRING, "S|HxW", "size of the result of a named --preprocess; with a model, its image size" },
     { "activation", 0, CLI_STRING, "quickgelu|gelu", "for checkpoints that do not say which" },
+    { "weights", 0, CLI_STRING, "auto|packed|mapped", "packed: copied for speed; mapped: read from the file in each product (auto: mapped where memory is short)" },
     { "threads", 0, CLI_INT, "N", "threads (default: all processors)" },
     { "json", 0, CLI_FLAG, NULL, "JSON lines, also on a terminal" },
     { "quiet", 'q', CLI_FLAG, NULL, "no progress and no notes on stderr" },

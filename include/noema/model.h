@@ -37,7 +37,9 @@ typedef struct noema_model_options {
     int offline;              /* 1: never open a socket (also HF_HUB_OFFLINE) */
     const char *vision;       /* BLIP-2: file of the image encoder; NULL: in the checkpoint or beside it */
     const char *language_model; /* BLIP-2: folder of the language model and its tokenizer; NULL: in the checkpoint */
-    void *reserved[14];
+    int weights;              /* 0: 1 where the packed copies fit into memory, else 2; 1: packed for the products at first use; 2: read
+                               * from the mapped file in each product: slower, little memory, the same numbers */
+    void *reserved[13];
 } noema_model_options;
 
 NOEMA_API void noema_model_options_default(noema_model_options *o);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,55 @@ static noema_status fail_os(noema_error *err, const char *path, const char *what
 {
     int e = errno;
     return nm_fail(err, e == ENOENT ? NOEMA_E_MISSING : NOEMA_E_IO, "%s: %s: %s", path, what, strerror(e));
+}
+
+/* The live mappings, so that a pointer can be told to lie in one: heap memory must never be given back like this. */
+static pthread_mutex_t maps_lock = PTHREAD_MUTEX_INITIALIZER;
+static nm_map *maps;
+static size_t n_maps, cap_maps;
+
+static void note_map(nm_map m)
+{
+    pthread_mutex_lock(&maps_lock);
+    if (n_maps == cap_maps) {
+        size_t cap = cap_maps ? 2 * cap_maps : 16;
+        nm_map *p = nm_realloc_array(maps, cap, sizeof *p);
+        if (p) {
+            maps = p;
+            cap_maps = cap;
+        }
+    }
+    if (n_maps < cap_maps) /* one that is not noted is merely never released early */
+        maps[n_maps++] = m;
+    pthread_mutex_unlock(&maps_lock);
+}
+
+static void forget_map(const unsigned char *data)
+{
+    pthread_mutex_lock(&maps_lock);
+    for (size_t i = 0; i < n_maps; i++)
+        if (maps[i].data == data) {
+            maps[i] = maps[--n_maps];
+            break;
+        }
+    if (!n_maps) {
+        free(maps);
+        maps = NULL;
+        cap_maps = 0;
+    }
+    pthread_mutex_unlock(&maps_lock);
+}
+
+void nm_map_release(const void *p, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)p + page - 1) / page * page, end = ((uintptr_t)p + size) / page * page;
+    if (end <= begin)
+        return;
+    pthread_mutex_lock(&maps_lock);
+    for (size_t i = 0; i < n_maps; i++)
+        if ((uintptr_t)maps[i].data <= begin && end <= (uintptr_t)maps[i].data + maps[i].size)
+            (void)madvise((void *)begin, end - begin, MADV_DONTNEED); /* a hint: clean pages of a file */
+    pthread_mutex_unlock(&maps_lock);
 }
 
 noema_status nm_map_file(nm_map *m, const char *path, noema_error *err)
@@ -37,7 +87,7 @@ noema_status nm_map_file(nm_map *m, const char *path, noema_error *err)
         if (p == MAP_FAILED)
             s = fail_os(err, path, "cannot map");
         else
-            *m = (nm_map){ p, (size_t)st.st_size };
+            note_map(*m = (nm_map){ p, (size_t)st.st_size });
     }
     close(fd);
     return s;
@@ -45,6 +95,8 @@ noema_status nm_map_file(nm_map *m, const char *path, noema_error *err)
 
 void nm_unmap(nm_map *m)
 {
+    if (m->data)
+        forget_map(m->data);
     if (m->data)
         munmap((void *)(uintptr_t)m->data, m->size);
     *m = (nm_map){ 0 };

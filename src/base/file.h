@@ -13,6 +13,8 @@ typedef struct nm_map { const unsigned char *data; size_t size; } nm_map;
 
 noema_status nm_map_file(nm_map *m, const char *path, noema_error *err);
 void nm_unmap(nm_map *m);
+/* Gives the pages of [p, p + size) back when they belong to a mapping: they are read from the file again when they are touched. */
+void nm_map_release(const void *p, size_t size);
 
 /* The whole file in a malloc'd buffer with a NUL after it; refuses files over `limit_bytes`. */
 noema_status nm_read_file(char **data, size_t *size, const char *path, size_t limit_bytes, noema_error *err);

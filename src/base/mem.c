@@ -26,6 +26,19 @@ void *nm_alloc(size_t bytes)
     return p;
 }
 
+size_t nm_memory_available(void)
+{
+    size_t kib = SIZE_MAX;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %zu", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib > SIZE_MAX / 1024 ? SIZE_MAX : kib * 1024;
+}
+
 void *nm_calloc(size_t n, size_t size)
 {
     size_t bytes;

@@ -33,6 +33,9 @@ void *nm_alloc(size_t bytes);
 void *nm_calloc(size_t n, size_t size);
 void nm_free(void *p);
 
+/* Bytes that the system can give without swapping (Linux: MemAvailable); SIZE_MAX: unknown. */
+size_t nm_memory_available(void);
+
 /* Plain (malloc) helpers with checked products, for small containers. Free with free(). */
 void *nm_malloc_array(size_t n, size_t size);
 void *nm_realloc_array(void *p, size_t n, size_t size);

@@ -160,6 +160,8 @@ typedef struct run_job {
     float *row_scale;
     int64_t blocks, block_rows, panels, panels_per_task, tasks_per_block;
     size_t panel_bytes;
+    nm_packed own;     /* of weights without packed data: the factors of int8 */
+    char *panel_room;  /* per worker: one panel; NULL where B is packed */
     char *copies;      /* per worker: the number of the block, and from byte 64 its rows; NULL where A is read in place */
     size_t copy_bytes; /* of a worker */
     int64_t copy_stride;
@@ -169,14 +171,48 @@ static void plan(run_job *j, const nm_gemm *g, const nm_gemm_variant *v, int wor
 
 static size_t scales_bytes(const nm_gemm *g) { return ((size_t)g->m * sizeof(float) + 63) & ~(size_t)63; }
 
-size_t nm_gemm_scratch(const struct nm_kernels *kn, const nm_gemm *g, int workers)
+int64_t nm_gemm_panel_rows(const struct nm_kernels *kn, nm_dtype compute) { return variant_of(kn, compute)->nr; }
+
+static size_t rows_bytes(const nm_gemm_variant *v, const nm_gemm *g, int workers)
 {
-    const nm_gemm_variant *v = variant_of(kn, g->b->compute);
     run_job j;
     if (converts(v, g))
         return scales_bytes(g) + (size_t)(g->m * converted_stride(v, g->b->k));
     plan(&j, g, v, workers);
     return collides(g) ? j.copy_bytes * (size_t)workers : 0;
+}
+
+static size_t factor_count(const nm_gemm_variant *v, const nm_gemm *g) { return (size_t)(ceil_div(g->b->n, v->nr) * v->nr); }
+
+/* Panels of weights without packed data, and the factors of all of them. */
+static size_t parts_bytes(const nm_gemm_variant *v, const nm_gemm *g, int workers)
+{
+    if (!g->parts)
+        return 0;
+    return panel_bytes(v, g->b->k) * (size_t)workers + (v->compute == NM_I8 ? factor_count(v, g) * 8 : 0);
+}
+
+size_t nm_gemm_scratch(const struct nm_kernels *kn, const nm_gemm *g, int workers)
+{
+    const nm_gemm_variant *v = variant_of(kn, g->b->compute);
+    return ((rows_bytes(v, g, workers) + 63) & ~(size_t)63) + parts_bytes(v, g, workers);
+}
+
+/* Panel number `panel` of B packed for this worker. */
+static const char *packed_panel(const run_job *j, int64_t panel, int worker)
+{
+    const nm_gemm_variant *v = j->v;
+    const nm_gemm *g = j->g;
+    int64_t col = panel * v->nr, row = col;
+    const nm_gemm_part *p = g->parts;
+    while (p + 1 < g->parts + g->n_parts && row >= p->rows)
+        row -= p++->rows;
+    char *room = j->panel_room + (size_t)worker * j->panel_bytes;
+    int64_t row_step = p->transposed ? 1 : p->ldw, k_step = p->transposed ? p->ldw : 1;
+    v->pack(&(nm_gemm_panel){ .w = (const char *)p->w + (size_t)(row * row_step) * nm_dtype_size(p->dtype), .dtype = p->dtype, .row_step = row_step,
+                              .k_step = k_step, .k = g->b->k, .cols = (int)min64(v->nr, p->rows - row), .data = room,
+                              .scale = g->b->scale ? g->b->scale + col : NULL, .sum = g->b->sum ? g->b->sum + col : NULL });
+    return room;
 }
 
 static void convert_rows(void *arg, int64_t begin, int64_t end, int worker)
@@ -206,15 +242,16 @@ static void prefetch_result(const nm_gemm *g, int64_t row, int rows, int64_t col
 }
 
 /* Rows begin..end of C by one panel, in equal tiles of at most mr rows; `a` is row `begin`. */
-static void run_panel(const run_job *j, const char *a, int64_t a_stride, int64_t begin, int64_t end, int64_t panel, int *configured)
+static void run_panel(const run_job *j, const char *a, int64_t a_stride, int64_t begin, int64_t end, int64_t panel, int worker, int *configured)
 {
     const nm_gemm_variant *v = j->v;
     _Alignas(64) float acc[NM_GEMM_MAX_MR * NM_GEMM_MAX_NR];
     int64_t tiles = ceil_div(end - begin, v->mr), step = ceil_div(ceil_div(end - begin, tiles), v->row_step) * v->row_step, col = panel * v->nr;
     int cols = (int)min64(v->nr, j->g->b->n - col);
-    nm_gemm_tile t = { .k = j->g->b->k, .a_stride = a_stride, .panel = (const char *)j->g->b->data + (size_t)panel * j->panel_bytes, .acc = acc };
+    const char *packed = j->panel_room ? packed_panel(j, panel, worker) : (const char *)j->g->b->data + (size_t)panel * j->panel_bytes;
+    nm_gemm_tile t = { .k = j->g->b->k, .a_stride = a_stride, .panel = packed, .acc = acc };
     t.next = t.panel;
-    if (tiles > 1 && panel + 1 < j->panels) { /* with one tile the loop's own prefetches run into the next panel */
+    if (tiles > 1 && panel + 1 < j->panels && !j->panel_room) { /* with one tile the loop's own prefetches run into the next panel */
         t.next = t.panel + j->panel_bytes;
         t.next_step = ceil_div(v->nr * 4, tiles);
     }
@@ -252,7 +289,7 @@ static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
         int64_t panel = t % j->tasks_per_block * j->panels_per_task, panel_end = min64(panel + j->panels_per_task, j->panels);
         const char *a = j->copies ? copied_block(j, block, row, row_end, worker) : j->a + row * j->a_stride;
         for (; panel < panel_end; panel++)
-            run_panel(j, a, j->copies ? j->copy_stride : j->a_stride, row, row_end, panel, &configured);
+            run_panel(j, a, j->copies ? j->copy_stride : j->a_stride, row, row_end, panel, worker, &configured);
     }
     if (j->v->release && configured)
         j->v->release();
@@ -280,9 +317,21 @@ void nm_gemm_run(const struct nm_kernels *kn, const nm_gemm *g, nm_pool *pool, v
     const nm_gemm_variant *v = variant_of(kn, g->b->compute);
     int workers = nm_pool_size(pool);
     run_job j;
+    nm_gemm with_factors;
     if (g->m <= 0 || g->b->n <= 0)
         return;
     plan(&j, g, v, workers);
+    if (g->parts) {
+        j.panel_room = (char *)scratch + ((rows_bytes(v, g, workers) + 63) & ~(size_t)63);
+        j.own = *g->b;
+        if (v->compute == NM_I8) {
+            j.own.scale = (float *)(void *)(j.panel_room + j.panel_bytes * (size_t)workers);
+            j.own.sum = (int32_t *)(void *)(j.own.scale + factor_count(v, g));
+        }
+        with_factors = *g;
+        with_factors.b = &j.own;
+        j.g = g = &with_factors;
+    }
     if (converts(v, g)) {
         j.row_scale = scratch;
         j.a = (const char *)scratch + scales_bytes(g);

@@ -37,6 +37,9 @@ typedef struct nm_packed {
     bool owned;
 } nm_packed;
 
+/* Rows of a stored weight that has no packed form: [rows, k] of f32, f16 or bf16, row stride ldw (elements), or [k, rows] transposed. */
+typedef struct nm_gemm_part { const void *w; nm_dtype dtype; int64_t ldw, rows; bool transposed; } nm_gemm_part;
+
 /* One product. Strides are in elements. c may alias residual (in-place residual add) but nothing else. */
 typedef struct nm_gemm {
     int64_t m;
@@ -45,6 +48,10 @@ typedef struct nm_gemm {
                              * to bf16; int8 compute quantises each row to int8 with its own scale max|a|/127 */
     int64_t lda;
     const nm_packed *b;
+    /* Instead of packed data (b->data NULL; b gives compute, n and k): panels are packed from here as they are needed, bit for bit the
+     * same. Little memory for weights that a product reads once. All parts but the last have rows in multiples of nm_gemm_panel_rows. */
+    const nm_gemm_part *parts;
+    int n_parts;
     void *c;                /* [m,n], row stride ldc */
     nm_dtype c_dtype;       /* NM_F32 or NM_BF16 */
     int64_t ldc;
@@ -63,6 +70,8 @@ typedef struct nm_gemm {
 bool nm_gemm_pack(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
                   int64_t n, int64_t k, nm_pool *pool);
 void nm_gemm_pack_free(nm_packed *p);
+
+int64_t nm_gemm_panel_rows(const struct nm_kernels *kn, nm_dtype compute);
 
 /* Scratch bytes that nm_gemm_run needs for this product on `workers` threads (row quantisation, bf16 rounding of A, ...);
  * 0 is common. `scratch` is 64-byte aligned. */

@@ -22,6 +22,7 @@ struct noema_model {
     nm_model *m;
     nm_weights *file;       /* views live in it */
     nm_dtype compute;
+    bool mapped_weights;    /* see nm_run */
     noema_model_info info;
     char *name, *dir;
     char *tokenizer_path;   /* --tokenizer or what was found; NULL: none */

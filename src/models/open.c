@@ -39,6 +39,8 @@ static noema_status check_options(const noema_model_options *o, noema_error *err
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_model_options: dtype is %d", (int)o->dtype);
     if (o->activation < 0 || o->activation > 2)
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_model_options: activation is %d", o->activation);
+    if (o->weights < 0 || o->weights > 2)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_model_options: weights is %d", o->weights);
     if (o->image_height < 0 || o->image_height > 8192 || o->image_width < 0 || o->image_width > 8192)
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_model_options: image size %d x %d", o->image_height, o->image_width);
     return NOEMA_OK;
@@ -104,6 +106,16 @@ void noema_model_free(noema_model *x)
     free(x->name);
     free(x->dir);
     free(x);
+}
+
+/* Packed copies of all weights must leave room for what else runs. */
+static void choose_weights(noema_model *x, const noema_model_options *o)
+{
+    size_t packed = (size_t)x->info.n_params * nm_dtype_size(x->compute), room = nm_memory_available();
+    x->mapped_weights = o && o->weights ? o->weights == 2 : packed / 4 > room / 5;
+    if (x->mapped_weights && !(o && o->weights))
+        nm_log(x->ctx, NOEMA_LOG_INFO, "%s: its weights as %s, %.1f GB, do not fit into the %.1f GB that are free: they are read from the file again and again",
+               x->name, nm_dtype_name(x->compute), (double)packed / 1e9, (double)room / 1e9);
 }
 
 static void report_unused(const noema_model *x)
@@ -179,6 +191,7 @@ noema_status noema_model_open(noema_model **out, noema_context *ctx, const char 
         return st;
     }
     describe(x);
+    choose_weights(x, o);
     report_unused(x);
     *out = x;
     return NOEMA_OK;

@@ -15,6 +15,7 @@ noema_status noema_session_create(noema_session **out, noema_model *model, noema
     if (s && (s->arena = nm_arena_new(1 << 20))) {
         s->model = model;
         nm_run_init(&s->run, model->ctx->kn, model->ctx->pool, s->arena, model->compute);
+        s->run.mapped_weights = model->mapped_weights;
         *out = s;
         return NOEMA_OK;
     }

@@ -74,7 +74,10 @@ static nm_tensor product(nm_run *r, nm_tensor x, const nm_weight *w, const nm_we
     if (!nm_has(w) || !nm_as_rows(&x, &rows, &ld) || x.shape[x.ndim - 1] != k)
         return nm_run_fail(r, NOEMA_E_INTERNAL, "linear: weight [%lld, %lld] against %lld columns", (long long)n, (long long)k,
                            (long long)(x.ndim ? x.shape[x.ndim - 1] : 0));
-    const nm_packed *b = nm_weight_packed(r, w, compute_for(r, k));
+    nm_gemm_part parts[NM_MAX_PARTS];
+    nm_packed bare = { .compute = compute_for(r, k), .n = n, .k = k };
+    int n_parts = r->mapped_weights ? nm_weight_parts(r, w, bare.compute, parts) : 0;
+    const nm_packed *b = n_parts ? &bare : nm_weight_packed(r, w, bare.compute);
     nm_tensor y = e.inplace && e.residual ? *e.residual : nm_new(r, e.residual || e.f32 ? NM_F32 : r->act, nm_with_last(&x, n));
     if (!b || !y.data)
         return (nm_tensor){ 0 };
@@ -82,7 +85,8 @@ static nm_tensor product(nm_run *r, nm_tensor x, const nm_weight *w, const nm_we
     if (!nm_as_rows(&y, &y_rows, &ldc) || y_rows != rows || (e.residual && (!nm_as_rows(e.residual, &r_rows, &ldr) || r_rows != rows)))
         return nm_run_fail(r, NOEMA_E_INTERNAL, "linear: residual of another shape");
     nm_gemm g = {
-        .m = rows, .a = x.data, .a_dtype = x.dtype, .lda = ld, .b = b, .c = y.data, .c_dtype = y.dtype, .ldc = ldc, .alpha = 1,
+        .m = rows, .a = x.data, .a_dtype = x.dtype, .lda = ld, .b = b, .parts = n_parts ? parts : NULL, .n_parts = n_parts,
+        .c = y.data, .c_dtype = y.dtype, .ldc = ldc, .alpha = 1,
         .bias = bias && nm_has(bias) ? bias->f32 : NULL, .act = e.act, .gamma = e.gamma && nm_has(e.gamma) ? e.gamma->f32 : NULL,
         .residual = e.residual ? e.residual->data : NULL, .ldr = ldr,
     };

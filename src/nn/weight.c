@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/half.h"
 
 static float load_f32(const void *p, nm_dtype t, int64_t i)
@@ -23,14 +24,29 @@ static float load_f32(const void *p, nm_dtype t, int64_t i)
     }
 }
 
+static bool copy_contiguous(const nm_tensor *t, int64_t n, float *dst)
+{
+    if (!nm_is_contiguous(t))
+        return false;
+    if (t->dtype == NM_F32)
+        memcpy(dst, t->data, (size_t)n * sizeof *dst);
+    else if (t->dtype == NM_BF16)
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = nm_bf16_to_f32(((const nm_bf16 *)t->data)[i]);
+    else if (t->dtype == NM_F16)
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = nm_f16_to_f32(((const nm_f16 *)t->data)[i]);
+    else
+        return false;
+    return true;
+}
+
 /* Walks t in row-major order with an odometer; dst contiguous. */
 static void copy_strided(const nm_tensor *t, float *dst)
 {
     int64_t n = nm_numel(t), idx[NM_MAX_DIMS] = { 0 }, at = 0;
-    if (t->dtype == NM_F32 && nm_is_contiguous(t)) {
-        memcpy(dst, t->data, (size_t)n * sizeof *dst);
+    if (copy_contiguous(t, n, dst))
         return;
-    }
     for (int64_t i = 0; i < n; i++) {
         dst[i] = load_f32(t->data, t->dtype, at);
         for (int d = t->ndim - 1; d >= 0; d--) {
@@ -80,6 +96,27 @@ static bool in_place(const nm_weight *w, int64_t n, int64_t k)
     return nm_is_contiguous(t) && nm_numel(t) == n * k;
 }
 
+int nm_weight_parts(const nm_run *r, const nm_weight *w, nm_dtype compute, nm_gemm_part part[NM_MAX_PARTS])
+{
+    int64_t n = w->shape.dim[0], k = n ? nm_shape_numel(w->shape) / n : 0, whole = nm_gemm_panel_rows(r->kn, compute);
+    for (int i = 0; i < w->n_parts; i++) {
+        const nm_tensor *t = &w->part[i];
+        int64_t rows = k ? nm_numel(t) / k : 0;
+        if ((t->dtype != NM_F32 && t->dtype != NM_F16 && t->dtype != NM_BF16) || !nm_is_contiguous(t) || (i + 1 < w->n_parts && rows % whole))
+            return 0;
+        part[i] = (nm_gemm_part){ .w = t->data, .dtype = t->dtype, .ldw = w->transposed ? rows : k, .rows = rows, .transposed = w->transposed };
+    }
+    return w->n_parts;
+}
+
+/* The pages of a file that a weight was packed from are not needed again soon. */
+static void release_pages(const nm_weight *w)
+{
+    for (int i = 0; i < w->n_parts && !w->owned_part; i++)
+        if (nm_is_contiguous(&w->part[i]))
+            nm_map_release(w->part[i].data, (size_t)nm_numel(&w->part[i]) * nm_dtype_size(w->part[i].dtype));
+}
+
 static nm_packed *pack_now(nm_run *r, const nm_weight *w, nm_dtype compute)
 {
     int64_t n = w->shape.dim[0], k = n ? nm_shape_numel(w->shape) / n : 0;
@@ -100,6 +137,7 @@ static nm_packed *pack_now(nm_run *r, const nm_weight *w, nm_dtype compute)
         nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: packing a [%lld, %lld] weight", (long long)n, (long long)k);
         return NULL;
     }
+    release_pages(w);
     return p;
 }
 

@@ -34,6 +34,8 @@ bool nm_weight_make_f32(nm_weight *w);
 /* The packed form for a compute dtype, made under a lock at the first call; matrices of [out, in...] are packed as
  * [out, product of the rest]. NULL with r->err set on failure. Thread safe. */
 const nm_packed *nm_weight_packed(nm_run *r, const nm_weight *w, nm_dtype compute);
+/* The stored matrix as nm_gemm reads it without a packed form; returns the number of parts, 0: it must be packed. */
+int nm_weight_parts(const nm_run *r, const nm_weight *w, nm_dtype compute, nm_gemm_part part[NM_MAX_PARTS]);
 /* Replaces the value by `data` (f32, contiguous, allocated with nm_alloc, owned from now on) of `shape`. */
 void nm_weight_set(nm_weight *w, float *data, nm_shape shape);
 /* After the value changed in place (an optimiser's step): forgets packed forms. No other thread may use the weight meanwhile. */

@@ -26,6 +26,7 @@ typedef struct nm_run {
     bool training;
     nm_dtype compute;     /* of matrix products: NM_F32, NM_BF16 or NM_I8 */
     nm_dtype act;         /* of activations between a norm and the next product: NM_F32 or NM_BF16; the residual stream is f32 */
+    bool mapped_weights;  /* products read weights as they are stored; no packed copies are made */
     nm_rng rng;
     const nm_keep *keep;  /* of the pictures of the next forward; NULL: every patch. Models with nm_model.patches heed it */
     nm_observe_fn *observe;

@@ -3,8 +3,10 @@
 folders in both layouts, and what is said about parts that are not there."""
 import json
 import shutil
+import signal
+import subprocess
 
-from harness import SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
+from harness import BINARY, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
 
 IMAGES = [golden("blip2", "images", f"image{i}.png") for i in range(4)]
 VOCAB = SHARED / "blip2" / "bert_vocab.txt"
@@ -269,8 +271,43 @@ def parts():
     contains(r.out, "blip2", "family")
 
 
+def memory():
+    """Weights read from the mapped file give the same numbers as packed ones, in every compute type."""
+    for dtype in ("f32", "bf16", "int8"):
+        m = [dtype if x == "f32" else x for x in stage2("opt")]
+        packed = run("caption", *m, "--weights", "packed", *IMAGES)
+        exits(packed, 0, dtype)
+        equal(run("caption", *m, "--weights", "mapped", *IMAGES).out, packed.out, f"mapped {dtype}")
+    t5 = stage2("t5")
+    f = run("inspect", "activations", *t5, "--weights", "mapped", IMAGES[0], "--out", TMP / "m.safetensors")
+    exits(f, 0, "mapped T5")
+
+
+def hard_pictures():
+    """One pixel, and a stop in the middle of many."""
+    tiny = TMP / "tiny.ppm"
+    tiny.write_bytes(b"P6\n1 1\n255\n\x80\x40\x20")
+    for m in (stage2("opt"),):
+        r = run("caption", *m, tiny, IMAGES[0])
+        exits(r, 0, "a picture of one pixel")
+        equal(len(r.rows()), 2, "both written")
+    folder = TMP / "many"
+    folder.mkdir()
+    for i in range(200):
+        shutil.copy(IMAGES[i % 4], folder / f"{i:03d}.png")
+    p = subprocess.Popen([BINARY, "caption", *map(str, stage2("opt")), "--batch", "2", "-r", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    first = p.stdout.readline()
+    p.send_signal(signal.SIGINT)
+    rest, _ = p.communicate(timeout=120)
+    rows = [json.loads(x) for x in (first + rest).decode().splitlines()]
+    check(2 <= len(rows) <= 200, f"what was done is written: {len(rows)} lines")
+    equal([x["input"] for x in rows], [str(folder / f"{i:03d}.png") for i in range(len(rows))], "whole lines in order")
+
+
 vectors()
 parts()
+memory()
+hard_pictures()
 written("opt")
 if VOCAB.exists():
     matching()
