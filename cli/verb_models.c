@@ -63,6 +63,8 @@ static void info_table(const noema_model_info *i, const noema_load_summary *s)
     cli_printf(&b, "name            %s\nfamily          %s (%s)\nparameters      %lld in %zu tensors (%zu optional ones absent, %zu in the file unused)\n"
                    "embedding       %d numbers\ncompute type    %s\n", i->name, i->family, i->format, (long long)i->n_params, s->n_tensors, s->n_missing,
                s->n_unused, i->embed_dim, dtype_name(i->dtype));
+    if (i->image_vectors > 1)
+        cli_printf(&b, "per picture     %d vectors\n", i->image_vectors);
     if (i->has_image)
         cli_printf(&b, "image           %d x %d (height x width)\npreprocessing   %s\n", i->image_height, i->image_width, i->preprocess);
     if (i->has_text)
@@ -98,6 +100,8 @@ static void info_json(const noema_model_info *i, const noema_load_summary *s)
     member(&b, ",", "format", i->format);
     cli_printf(&b, ",\"parameters\":%lld,\"tensors\":%zu,\"missing\":%zu,\"unused\":%zu,\"dim\":%d", (long long)i->n_params, s->n_tensors, s->n_missing,
                s->n_unused, i->embed_dim);
+    if (i->image_vectors > 1)
+        cli_printf(&b, ",\"image_vectors\":%d", i->image_vectors);
     member(&b, ",", "dtype", dtype_name(i->dtype));
     cli_printf(&b, ",\"image\":%s,\"text\":%s", i->has_image ? "true" : "false", i->has_text ? "true" : "false");
     cli_printf(&b, ",\"image_size\":[%d,%d],\"context_length\":%d,\"logit_scale\":%.17g", i->image_height, i->image_width, i->context_length, i->logit_scale);

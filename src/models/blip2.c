@@ -362,7 +362,7 @@ nm_tensor nm_blip2_queries(nm_run *r, const nm_blip2 *m, nm_tensor states, nm_kv
     nm_tensor x = nm_qformer_forward(r, &m->qformer, &m->cfg.qformer, &(nm_qformer_input){ .items = n, .image = &image, .cache = cache }).query;
     leave(r, old);
     if (x.data)
-        nm_observe(r, nm_reshape(x, NM_SHAPE(n, q, m->cfg.qformer.width)), "query_output");
+        nm_observe(r, nm_reshape(x, NM_SHAPE(n, q, m->cfg.qformer.width)), m->cfg.lm ? "query_output" : "image_embeds");
     return x;
 }
 

@@ -9,40 +9,10 @@
 #include <string.h>
 
 #include "nn/ops.h"
+#include "train/loss.h"
 #include "train/optim.h"
 
-/* ---- mean cross-entropy of rows, with label smoothing, as a function of finished logits ---- */
-
 #define IGNORED NM_BLIP_NO_ID
-
-/* sum over rows of weight[i] * CE(logits[i], label[i]); adds its gradient to the logits'. weight NULL: `same` for every row. */
-static double cross_entropy(nm_run *r, const nm_tensor *logits, const int64_t *label, double smoothing, const double *weight, double same)
-{
-    if (!logits->data)
-        return NAN;
-    int64_t rows = logits->shape[0], classes = logits->shape[1];
-    float *d = nm_grad_data(r, logits);
-    double loss = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        if (label[i] == IGNORED)
-            continue;
-        const float *z = (const float *)logits->data + i * classes;
-        double most = -INFINITY, sum = 0, mean = 0, w = weight ? weight[i] : same;
-        for (int64_t c = 0; c < classes; c++)
-            most = (double)z[c] > most ? (double)z[c] : most;
-        for (int64_t c = 0; c < classes; c++) {
-            sum += exp((double)z[c] - most);
-            mean += (double)z[c];
-        }
-        double lse = log(sum) + most;
-        loss += w * ((1 - smoothing) * (lse - (double)z[label[i]]) + smoothing * (lse - mean / (double)classes));
-        for (int64_t c = 0; d && c < classes; c++) {
-            double target = smoothing / (double)classes + (c == label[i] ? 1 - smoothing : 0);
-            d[i * classes + c] += (float)(w * (exp((double)z[c] - lse) - target));
-        }
-    }
-    return loss;
-}
 
 static void move_momentum(nm_blip_train *t)
 {
@@ -218,7 +188,7 @@ static double itm_loss(nm_run *r, nm_blip_train *t, const nm_blip_batch *b, nm_t
                                .k_offsets = nm_every_row(r, 3 * n + 1, states.shape[1], 0) };
     nm_tensor x = nm_med_first(r, nm_med_forward(r, &t->m->encoder, &t->m->cfg.encoder, &l, false, &context), &l);
     nm_tensor logits = nm_linear(r, x, &t->m->itm_head, (nm_epilogue){ .f32 = true });
-    return cross_entropy(r, &logits, label, 0, NULL, 1 / (double)(3 * n));
+    return nm_rows_loss(r, &logits, label, 0, NULL, 1 / (double)(3 * n));
 }
 
 /* ---- LM ---- */
@@ -246,7 +216,7 @@ static double lm_loss(nm_run *r, nm_blip_train *t, const nm_blip_batch *b, nm_te
                                .k_offsets = nm_every_row(r, l.n + 1, states.shape[1], 0) };
     nm_tensor x = nm_med_forward(r, &t->m->decoder, &t->m->cfg.decoder, &l, true, &context);
     nm_tensor logits = nm_med_logits(r, &t->m->lm, &t->m->cfg.decoder, x);
-    return label && count ? cross_entropy(r, &logits, label, t->label_smoothing, NULL, 1 / (double)count) : NAN;
+    return label && count ? nm_rows_loss(r, &logits, label, t->label_smoothing, NULL, 1 / (double)count) : NAN;
 }
 
 /* ---- the losses ---- */
@@ -380,7 +350,7 @@ double nm_blip_vqa_loss(nm_run *r, nm_blip_train *t, const nm_blip_batch *b)
     nm_med_context context = { .states = nm_gather_rows(r, x, pick, total), .n = n, .q_offsets = l.offsets, .k_offsets = k_offsets };
     nm_tensor y = nm_med_forward(r, &t->m->decoder, &t->m->cfg.decoder, &l, true, &context);
     nm_tensor logits = nm_med_logits(r, &t->m->lm, &t->m->cfg.decoder, y);
-    double loss = cross_entropy(r, &logits, label, t->label_smoothing, weight, 0);
+    double loss = nm_rows_loss(r, &logits, label, t->label_smoothing, weight, 0);
     if (nm_run_ok(r))
         nm_backward(r);
     return nm_run_ok(r) ? loss : NAN;
@@ -389,7 +359,7 @@ double nm_blip_vqa_loss(nm_run *r, nm_blip_train *t, const nm_blip_batch *b)
 double nm_blip_nlvr_loss(nm_run *r, nm_blip_train *t, const nm_blip_batch *b)
 {
     nm_tensor states = states_of(r, t, b, 2 * b->n), logits = nm_blip_nlvr_pairs(r, t->m, states, &b->texts, b->enc);
-    double loss = cross_entropy(r, &logits, b->labels, 0, NULL, 1 / (double)b->n);
+    double loss = nm_rows_loss(r, &logits, b->labels, 0, NULL, 1 / (double)b->n);
     if (nm_run_ok(r))
         nm_backward(r);
     return nm_run_ok(r) ? loss : NAN;

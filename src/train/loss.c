@@ -99,3 +99,33 @@ nm_pair_loss nm_siglip_loss(nm_run *r, int64_t n, int64_t dim, const float *imag
     nm_arena_rewind(r->arena, m);
     return out;
 }
+
+/* ---- cross-entropy of rows ---- */
+
+double nm_rows_loss(nm_run *r, const nm_tensor *logits, const int64_t *label, double smoothing, const double *weight, double same)
+{
+    if (!logits->data)
+        return NAN;
+    int64_t rows = logits->shape[0], classes = logits->shape[1];
+    float *d = nm_grad_data(r, logits);
+    double loss = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        if (label[i] == NM_NO_LABEL)
+            continue;
+        const float *z = (const float *)logits->data + i * classes;
+        double most = -INFINITY, sum = 0, mean = 0, w = weight ? weight[i] : same;
+        for (int64_t c = 0; c < classes; c++)
+            most = (double)z[c] > most ? (double)z[c] : most;
+        for (int64_t c = 0; c < classes; c++) {
+            sum += exp((double)z[c] - most);
+            mean += (double)z[c];
+        }
+        double lse = log(sum) + most;
+        loss += w * ((1 - smoothing) * (lse - (double)z[label[i]]) + smoothing * (lse - mean / (double)classes));
+        for (int64_t c = 0; d && c < classes; c++) {
+            double target = smoothing / (double)classes + (c == label[i] ? 1 - smoothing : 0);
+            d[i * classes + c] += (float)(w * (exp((double)z[c] - lse) - target));
+        }
+    }
+    return loss;
+}

@@ -21,4 +21,9 @@ nm_pair_loss nm_clip_loss(nm_run *r, int64_t n, int64_t dim, const float *images
 nm_pair_loss nm_siglip_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, double logit_bias,
                             float *d_images, float *d_texts);
 
+#define NM_NO_LABEL (-100) /* a row that does not count */
+/* Sum over rows of weight[i] * CE(logits[i], label[i]) with label smoothing (torch.nn.functional.cross_entropy); adds its gradient to the
+ * logits'. weight NULL: `same` for every row. logits f32 [rows, classes]; NaN for empty ones. */
+double nm_rows_loss(nm_run *r, const nm_tensor *logits, const int64_t *label, double smoothing, const double *weight, double same);
+
 #endif

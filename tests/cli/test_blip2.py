@@ -69,7 +69,7 @@ def vectors():
     a = read_safetensors(TMP / "a.safetensors")
     for name in [n for n in t if n.startswith(("vision.", "image.")) and "mask" not in n]:
         close(a[name][2], t[name][2], 1e-4, name)
-    close(a["query_output"][2], t["image_embeds"][2], 1e-4, "image_embeds")
+    close(a["image_embeds"][2], t["image_embeds"][2], 1e-4, "image_embeds")
     exits(run("classify", *stage1(), "--labels", "a,b", IMAGES[0]), 3, "texts need a tokenizer")
     e, et = load("eva_resized")
     size = str(e["run_image_size"])
@@ -77,7 +77,7 @@ def vectors():
     exits(r, 0, "another size")
     b = read_safetensors(TMP / "b.safetensors")
     close(b["vision.ln_vision"][2][:len(et["ln_vision"][2])], et["ln_vision"][2], 5e-5, "ln_vision at another size")
-    close(b["query_output"][2], et["image_embeds"][2], 1e-4, "image_embeds at another size")
+    close(b["image_embeds"][2], et["image_embeds"][2], 1e-4, "image_embeds at another size")
     c, ct = load("clip_vit_L")
     cfg = TMP / "clip.config.json"
     cfg.write_text(json.dumps({"vision_config": {"num_attention_heads": c["arch"]["heads"]}, "qformer_config": {"num_attention_heads": 4}}))
@@ -269,6 +269,7 @@ def parts():
     r = run("models", "info", *stage1())
     exits(r, 0, "models info")
     contains(r.out, "blip2", "family")
+    equal(r.rows()[0]["image_vectors"], 8, "vectors of a picture")
 
 
 def memory():
