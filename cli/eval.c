@@ -65,6 +65,16 @@ static bool read_k(job *j, const char *text)
     return j->o.n_k > 0;
 }
 
+/* "128" or "256,128". */
+static bool read_rerank(job *j, const char *text)
+{
+    char *end;
+    j->o.rerank_texts = j->o.rerank_images = strtoll(text, &end, 10);
+    if (*end == ',')
+        j->o.rerank_images = strtoll(end + 1, &end, 10);
+    return !*end && j->o.rerank_texts > 0 && j->o.rerank_images > 0;
+}
+
 static void read_templates(job *j, const char *arg)
 {
     if (!arg || !strcmp(arg, "none"))
@@ -124,6 +134,10 @@ static bool read_options(job *j)
     read_templates(j, cli_str(c, "templates", NULL));
     if (cli_str(c, "k", NULL) && !read_k(j, cli_str(c, "k", NULL))) {
         cli_usage(c, "--k %s: expected at most 8 numbers from 1 on, separated by commas", cli_str(c, "k", NULL));
+        return false;
+    }
+    if (cli_str(c, "rerank", NULL) && !read_rerank(j, cli_str(c, "rerank", NULL))) {
+        cli_usage(c, "--rerank %s: expected one or two numbers from 1 on", cli_str(c, "rerank", NULL));
         return false;
     }
     while (strcmp(rules[o->ties], cli_str(c, "ties", "lowest")))

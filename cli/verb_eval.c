@@ -12,7 +12,7 @@ static const cli_option zeroshot_options[] = {
     { "texts", 0, CLI_STRING, "FILE", "class vectors [classes, dim]" },
     { "labels", 0, CLI_STRING, "FILE", "of --images or --scores: numbers [n], or 0 and 1 [n, classes] for several classes a picture" },
     { "scores", 0, CLI_STRING, "FILE", "scores [n, classes] instead of vectors" },
-    { "logit-scale", 0, CLI_NUMBER, "S", "of the calibration error (100; with --scores 1)" },
+    { "logit-scale", 0, CLI_NUMBER, "S", "of the calibration error (the model's, else 100; of --scores 1)" },
     { "k", 0, CLI_STRING, "K,K...", "further top-k accuracies, besides 1 and 5" },
     { "predictions", 0, CLI_STRING, "FILE.npy", "write the scores [n, classes]" },
     EVAL_TIES, EVAL_NO_NORMALIZE, EVAL_COMMON, EVAL_END
@@ -23,6 +23,7 @@ static const cli_option retrieval_options[] = {
     { "pairs", 0, CLI_STRING, "FILE", "number of each text's picture [m] (default: as many texts each, in order)" },
     { "scores", 0, CLI_STRING, "FILE", "scores [n, m] instead of vectors" },
     { "k", 0, CLI_STRING, "K,K...", "recall at (1,5,10)" },
+    { "rerank", 0, CLI_STRING, "K[,K]", "score the first K texts of a picture (and K pictures of a text) again by the ITM head of BLIP" },
     { "predictions", 0, CLI_STRING, "FILE.npy", "write the rank of each text's picture, from 1" },
     EVAL_TIES, EVAL_NO_NORMALIZE, EVAL_COMMON, EVAL_END
 };

@@ -71,10 +71,12 @@ typedef struct noema_eval_options {
     /* how */
     const int64_t *k;                    /* recall at, k nearest; NULL: 1, 5, 10 (knn: 20) */
     size_t n_k;
+    int64_t rerank_texts, rerank_images; /* retrieval with an ITM head: so many of each picture's texts, of each text's pictures are scored
+                                            again (match logit + cosine, the others last); 0: none */
     noema_eval_ties ties;
     int no_normalize, euclid;
     double temperature;                  /* knn: 0: plain majority; default 0.07 */
-    double logit_scale;                  /* contrastive loss, calibration; 0: the model's, else 100 */
+    double logit_scale;                  /* contrastive loss, calibration; 0: the model's, else 100 (of ready scores 1) */
     double C;                            /* probe; 0: swept */
     int64_t bootstrap;                   /* resamples for intervals; 0: Wilson's intervals for shares only */
     uint64_t seed;

@@ -131,14 +131,14 @@ static noema_status from_json(nm_prompts *p, const char *path, const char *datas
     else if (!list && !dataset)
         s = nm_fail(err, NOEMA_E_ARGUMENT, "%s: name the data set whose prompts are meant (--dataset)", path);
     if (s == NOEMA_OK && !list && !(list = entry_of(j, dataset))) {
-        list = nm_json_get(j, "imagenet1k");
+        list = nm_json_get(j, "imagenet1k"); /* CLIP_benchmark's files of names lack the sets that bring their own */
         const json_t *first = json_array_get(list, 0);
         if (!first || !json_is_string(first) || !is_template(json_string_value(first)))
-            s = nm_fail(err, NOEMA_E_MISSING, "%s: no data set '%s'", path, dataset);
+            list = NULL;
     }
-    if (s == NOEMA_OK && !json_is_array(list))
+    if (s == NOEMA_OK && list && !json_is_array(list))
         s = nm_fail(err, NOEMA_E_FORMAT, "%s: expected a list under '%s'", path, dataset ? dataset : "");
-    if (s == NOEMA_OK)
+    if (s == NOEMA_OK && list)
         s = take(p, list, path, err);
     json_decref(j);
     return s;
@@ -183,6 +183,9 @@ noema_status nm_prompts_read(nm_prompts *p, const noema_eval_options *o, noema_e
         s = from_json(p, o->prompts[i], o->dataset, err);
     if (s == NOEMA_OK && o->prompts_dir)
         s = from_dir(p, o, err);
+    if (s == NOEMA_OK && (o->n_prompts || o->prompts_dir) && !p->n_names && !p->n_texts)
+        s = nm_fail(err, NOEMA_E_MISSING, "%s: neither names nor templates of the data set '%s'", o->n_prompts ? o->prompts[0] : o->prompts_dir,
+                    o->dataset ? o->dataset : "");
     for (size_t i = 0; s == NOEMA_OK && !o->templates && i < o->n_templates; i++) {
         if (i == 0) { /* the caller's list goes before the files' */
             nm_strings_free(p->text, p->n_texts);

@@ -88,6 +88,13 @@ noema_status nm_eval_class_vectors(nm_eval *e, const nm_prompts *p, nm_vectors *
 /* Takes the bad pictures' rows out of x and label (NULL: none); returns how many are left. keep[i]: the old number of row i, or NULL. */
 int64_t nm_eval_drop_bad(const nm_pictures *p, nm_vectors *x, int64_t *label, int64_t *keep);
 
+/* ---- re-ranking by an ITM head (rerank.c) ---- */
+
+/* Images [n] as files and texts [m] with their owners, cosines by the vectors; the ranks in t become those of match logit + cosine for the first
+ * o.rerank_texts, o.rerank_images of each query; all others stand behind, in order. */
+noema_status nm_eval_rerank(nm_eval *e, nm_retrieval *t, const nm_vectors *images, const nm_vectors *texts, const char *const *files,
+                            const char *const *text, const int64_t *owner);
+
 /* ---- figures that others published (published.c) ---- */
 
 /* Adds "published": {"row", "metrics": {name: value}, "difference": {...}} where the model's row is in the file. */

@@ -7,7 +7,13 @@
 #include "eval/task.h"
 
 /* Images and texts with their owners, from files or from a model. */
-typedef struct pairs { nm_vectors images, texts; int64_t *owner; nm_pictures p; int64_t *keep; } pairs;
+typedef struct pairs {
+    nm_vectors images, texts;
+    int64_t *owner;
+    nm_pictures p;
+    int64_t *keep;      /* [images.n]: number among the pictures */
+    const char **text;  /* [texts.n]: captions of p */
+} pairs;
 
 static void pairs_free(pairs *a)
 {
@@ -16,6 +22,7 @@ static void pairs_free(pairs *a)
     nm_pictures_free(&a->p);
     free(a->owner);
     free(a->keep);
+    free((void *)a->text);
 }
 
 /* --pairs, or as many texts for each image, in order. */
@@ -57,17 +64,22 @@ static noema_status drop_bad(nm_eval *e, pairs *a)
 {
     nm_pictures *p = &a->p;
     int64_t *number = nm_malloc_array((size_t)p->n + 1, sizeof *number), n = 0;
-    if (!number)
+    a->keep = nm_malloc_array((size_t)p->n + 1, sizeof *a->keep);
+    a->text = nm_malloc_array((size_t)p->n_captions + 1, sizeof *a->text);
+    if (!number || !a->keep || !a->text) {
+        free(number);
         return nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: %lld pictures", (long long)p->n);
+    }
     for (int64_t i = 0; i < p->n; i++)
         number[i] = p->bad[i] ? -1 : n++;
-    nm_eval_drop_bad(p, &a->images, NULL, NULL);
+    nm_eval_drop_bad(p, &a->images, NULL, a->keep);
     n = 0;
     for (int64_t j = 0; j < a->texts.n; j++) {
         int64_t owner = number[p->owner[j]];
         if (owner < 0)
             continue;
         a->owner[n] = owner;
+        a->text[n] = p->caption[j];
         memmove(a->texts.x + n * a->texts.dim, a->texts.x + j * a->texts.dim, (size_t)a->texts.dim * sizeof *a->texts.x);
         n++;
     }
@@ -169,12 +181,31 @@ static double mean_known(int64_t n, const double *v)
     return m ? sum / (double)m : NAN;
 }
 
+static noema_status rerank(nm_eval *e, pairs *a, nm_retrieval *t)
+{
+    char buf[512];
+    const char **files = calloc((size_t)a->images.n + 1, sizeof *files);
+    noema_status s = files ? NOEMA_OK : nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: %lld pictures", (long long)a->images.n);
+    if (s == NOEMA_OK && !a->keep)
+        s = nm_fail(e->err, NOEMA_E_ARGUMENT, "re-ranking needs pictures and captions, not vectors");
+    for (int64_t i = 0; s == NOEMA_OK && i < a->images.n; i++)
+        if ((files[i] = nm_pictures_name(&a->p, a->keep[i], buf)) == buf)
+            s = nm_fail(e->err, NOEMA_E_UNSUPPORTED, "%s: re-ranking takes pictures that are files", buf);
+    if (s == NOEMA_OK)
+        s = nm_eval_rerank(e, t, &a->images, &a->texts, files, a->text, a->owner);
+    free((void *)files);
+    return s;
+}
+
 static noema_status retrieve(nm_eval *e, pairs *a)
 {
     static const char *const rules[] = { "lowest", "highest", "optimistic", "pessimistic" };
     nm_retrieval t;
     double tr[8] = { 0 }, ir[8] = { 0 }, sum = 0;
     noema_status s = nm_retrieve(&t, e->pool, &a->images, &a->texts, a->owner, (nm_ties)e->o.ties, e->err);
+    bool again = e->o.rerank_texts > 0 || e->o.rerank_images > 0;
+    if (s == NOEMA_OK && again && (s = rerank(e, a, &t)) != NOEMA_OK)
+        nm_retrieval_free(&t);
     if (s != NOEMA_OK)
         return s;
     nm_eval_report_count(e->r, "images", t.n_images);
@@ -185,8 +216,13 @@ static noema_status retrieve(nm_eval *e, pairs *a)
     s = direction(e, &t, a->owner, false, tr);
     if (s == NOEMA_OK)
         s = direction(e, &t, a->owner, true, ir);
-    nm_eval_report_metric(e->r, "text_retrieval_map", mean_known(t.n_images, t.image_ap), NULL);
-    nm_eval_report_metric(e->r, "text_retrieval_r_precision", mean_known(t.n_images, t.image_r_precision), NULL);
+    if (again) {
+        nm_eval_report_count(e->r, "rerank_texts", e->o.rerank_texts);
+        nm_eval_report_count(e->r, "rerank_images", e->o.rerank_images);
+    } else {
+        nm_eval_report_metric(e->r, "text_retrieval_map", mean_known(t.n_images, t.image_ap), NULL);
+        nm_eval_report_metric(e->r, "text_retrieval_r_precision", mean_known(t.n_images, t.image_r_precision), NULL);
+    }
     for (int i = 0; i < 8; i++)
         sum += tr[i] + ir[i];
     nm_eval_report_metric(e->r, "mean_recall@1", e->o.n_k && e->o.k[0] != 1 ? NAN : (tr[0] + ir[0]) / 2, NULL);

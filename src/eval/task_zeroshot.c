@@ -277,7 +277,7 @@ static noema_status from_data(nm_eval *e)
     nm_pictures p = { 0 };
     nm_prompts names = { 0 };
     nm_vectors images = { 0 }, classes = { 0 };
-    zeroshot z = { .e = e, .scale = e->o.logit_scale > 0 ? e->o.logit_scale : 100 };
+    zeroshot z = { .e = e };
     noema_status s = nm_eval_need_model(e, true, !e->o.texts);
     if (s == NOEMA_OK)
         s = nm_pictures_open(e, &p, e->o.data, e->o.n_data);
@@ -290,6 +290,8 @@ static noema_status from_data(nm_eval *e)
     if (s == NOEMA_OK)
         s = nm_eval_embed_pictures(e, &p, NOEMA_NORMALIZE, &images);
     if (s == NOEMA_OK) {
+        double own = noema_model_get_info(e->session->model)->logit_scale;
+        z.scale = e->o.logit_scale > 0 ? e->o.logit_scale : own > 1 ? own : 100;
         z.n = nm_eval_drop_bad(&p, &images, p.label, NULL);
         z.classes = classes.n;
         z.label = p.label;
@@ -335,7 +337,7 @@ static noema_status from_files(nm_eval *e)
     int64_t *label = NULL, shape[3];
     double *many = NULL, *given = NULL;
     int ndim = 0;
-    zeroshot z = { .e = e, .scale = e->o.scores ? 1 : e->o.logit_scale > 0 ? e->o.logit_scale : 100 };
+    zeroshot z = { .e = e, .scale = e->o.logit_scale > 0 ? e->o.logit_scale : e->o.scores ? 1 : 100 };
     noema_status s = e->o.labels ? NOEMA_OK : nm_fail(e->err, NOEMA_E_ARGUMENT, "expected the labels of the vectors or scores (--labels)");
     if (s == NOEMA_OK && e->o.scores) {
         s = nm_eval_array(e, e->o.scores, &given, &ndim, shape);

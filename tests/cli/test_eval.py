@@ -232,11 +232,11 @@ def with_model():
     run("embed", *m, "--out", TMP / "c.npy", *[x for n in names for x in ("--text", n)])
     by_vectors = report("zeroshot", "--images", TMP / "i.npy", "--texts", TMP / "c.npy",
                         "--labels", npy("l.npy", [9], [k for k in range(3) for _ in range(3)], "<i8"))
-    for name in ("acc1", "mean_per_class_recall", "calibration_error"):
+    for name in ("acc1", "mean_per_class_recall", "macro_f1"):
         metric(got, name, by_vectors["metrics"][name], 1e-6)
     # the cache: a part of it is taken and the rest computed again, with the same figures
     files = sorted(cache.iterdir())
-    check(files and all(f.suffix == ".f32" for f in files), f"cache: {files}")
+    check(len(files) > 1 and all(f.suffix == ".f32" for f in files), f"cache: {files}")
     for f in files:
         f.write_bytes(f.read_bytes()[:len(f.read_bytes()) // 2 + 1])
     equal(report("zeroshot", *m, "--cache", cache, data), got, "a cut cache")
