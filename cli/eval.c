@@ -108,7 +108,7 @@ static bool read_options(job *j)
     static const char *const rules[] = { "lowest", "highest", "optimistic", "pessimistic" };
     static const struct { const char *name; size_t at; } strings[] = {
         { "image-dir", offsetof(noema_eval_options, image_dir) }, { "csv-img-key", offsetof(noema_eval_options, img_key) },
-        { "csv-caption-key", offsetof(noema_eval_options, caption_key) }, { "images", offsetof(noema_eval_options, images) },
+        { "csv-caption-key", offsetof(noema_eval_options, caption_key) }, { "csv-label-key", offsetof(noema_eval_options, label_key) }, { "images", offsetof(noema_eval_options, images) },
         { "texts", offsetof(noema_eval_options, texts) }, { "labels", offsetof(noema_eval_options, labels) },
         { "train-images", offsetof(noema_eval_options, train_images) }, { "train-labels", offsetof(noema_eval_options, train_labels) },
         { "scores", offsetof(noema_eval_options, scores) }, { "pairs", offsetof(noema_eval_options, pairs) },

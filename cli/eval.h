@@ -16,6 +16,7 @@
     { "image-dir", 0, CLI_STRING, "DIR", "where the pictures named in .json files lie (default: beside the file)" }, \
     { "csv-img-key", 0, CLI_STRING, "COLUMN", "(filepath)" }, \
     { "csv-caption-key", 0, CLI_STRING, "COLUMN", "(title)" }, \
+    { "csv-label-key", 0, CLI_STRING, "COLUMN", "(label)" }, \
     { "limit", 0, CLI_INT, "N", "the first N pictures only" }, \
     { "cache", 0, CLI_STRING, "DIR", "keep vectors there: an interrupted run goes on, a repeated one is quick" }
 #define EVAL_VECTORS \

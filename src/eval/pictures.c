@@ -116,7 +116,8 @@ static noema_status add_captions(nm_eval *e, nm_pictures *p, const nm_dataset *s
 static noema_status add_set(nm_eval *e, nm_pictures *p, const char *path)
 {
     nm_dataset *set = NULL;
-    noema_status s = nm_dataset_open(&set, path, &(nm_dataset_options){ .img_key = e->o.img_key, .caption_key = e->o.caption_key }, e->err);
+    noema_status s = nm_dataset_open(&set, path, &(nm_dataset_options){ .img_key = e->o.img_key, .caption_key = e->o.caption_key,
+                                                                     .label_key = e->o.label_key }, e->err);
     if (s != NOEMA_OK)
         return s;
     nm_dataset **sets = nm_realloc_array(p->set, (size_t)p->n_sets + 1, sizeof *sets);
