@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
 #include "noema/inspect.h"
+#include "pictures.h"
 
 static const cli_option options[] = {
     { "text", 't', CLI_LIST, "T", "a text" },
@@ -16,7 +16,7 @@ static const cli_option options[] = {
 
 /* One tensor so far; the parts of several batches are stacked along dimension 0. */
 typedef struct tensor { char *name; int ndim; int64_t shape[6]; float *data; size_t n, cap; } tensor;
-typedef struct record { tensor *t; size_t n, cap; } record;
+typedef struct record { tensor *t; size_t n, cap; const char *only; /* names that begin with it; NULL: all */ } record;
 
 static bool stacks(const tensor *t, int ndim, const int64_t *shape)
 {
@@ -50,8 +50,9 @@ static tensor *place(record *r, const char *name, int ndim, const int64_t *shape
 
 static void on_tensor(void *user, const char *name, int ndim, const int64_t *shape, const float *data)
 {
+    const record *r = user;
     size_t n = 1;
-    if (ndim > 6)
+    if (ndim > 6 || (r->only && strncmp(name, r->only, strlen(r->only))))
         return;
     for (int d = 0; d < ndim; d++)
         n *= (size_t)shape[d];
@@ -114,7 +115,23 @@ static bool write_all(const record *r, const char *path, noema_error *err)
     return ok;
 }
 
-static int watch(cli *c, noema_session *s, const noema_model_info *info, const cli_texts *texts)
+typedef struct joint { noema_session *s; const cli_texts *texts; } joint;
+
+/* The pass of a matching head that looks at pictures and texts together. */
+static bool on_pictures(void *user, size_t n, const noema_picture *pictures, const char *const *names, noema_error *err)
+{
+    const joint *j = user;
+    noema_match_options o = { .struct_size = sizeof o, .head = 2 };
+    float *scores = cli_alloc(2 * n * j->texts->n, sizeof *scores);
+    noema_error *errors = cli_alloc(n, sizeof *errors);
+    (void)names;
+    bool ok = noema_match_pictures(j->s, n, pictures, j->texts->n, j->texts->text, j->texts->len, &o, scores, scores + n * j->texts->n, errors, err) == NOEMA_OK;
+    free(errors);
+    free(scores);
+    return ok;
+}
+
+static int watch(cli *c, const noema_model *m, noema_session *s, const noema_model_info *info, const cli_texts *texts)
 {
     record r = { 0 };
     noema_error err = NOEMA_ERROR_INIT;
@@ -122,6 +139,11 @@ static int watch(cli *c, noema_session *s, const noema_model_info *info, const c
     noema_session_observe(s, on_tensor, &r);
     bool ok = (!texts->n || cli_embed_texts(c, s, info, 0, texts, 0, ignore, NULL, &err)) &&
               (!c->n_inputs || cli_embed_images(c, s, info, 0, c->inputs, c->n_inputs, ignore, NULL, &err));
+    if (ok && texts->n && c->n_done > texts->n && noema_model_tasks(m) & NOEMA_TASK_ITM) {
+        joint j = { s, texts };
+        r.only = "multimodal.";
+        ok = cli_each_picture(c, info, c->inputs, c->n_inputs, 16, on_pictures, &j, &err);
+    }
     noema_session_observe(s, NULL, NULL);
     for (size_t i = 0; ok && i < r.n; i++)
         print_tensor(c, &r.t[i]);
@@ -146,7 +168,7 @@ static int run(cli *c)
     else if (!texts.n && !c->n_inputs)
         code = cli_usage(c, "expected --text or pictures");
     else if ((code = cli_open_model(c, &m, &s)) == CLI_OK)
-        code = watch(c, s, noema_model_get_info(m), &texts);
+        code = watch(c, m, s, noema_model_get_info(m), &texts);
     noema_session_free(s);
     noema_model_free(m);
     cli_texts_free(&texts);
@@ -155,6 +177,7 @@ static int run(cli *c)
 
 const cli_verb cli_verb_inspect_activations = {
     "inspect activations", "every named intermediate of a forward", "-m MODEL [--text T]... [--text-file F] [IMAGE...] [--out F.safetensors]",
-    "Prints {\"name\",\"shape\",\"min\",\"mean\",\"max\"} per tensor, named as in the checkpoint; inputs are stacked along the first dimension.",
+    "Prints {\"name\",\"shape\",\"min\",\"mean\",\"max\"} per tensor, named as in the checkpoint; inputs are stacked along the first dimension.\n"
+    "Texts and pictures of a model with an ITM head (BLIP, BLIP-2) also show the pass that looks at both: multimodal.*",
     "noema inspect activations -m ViT-B/32 --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
 };

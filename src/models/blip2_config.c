@@ -219,7 +219,9 @@ static noema_status t5_config(nm_blip2_cfg *all, const nm_source *s, const json_
     c->max_distance = (int)distance;
     c->layers = nm_source_count(s, lm_name(a, prefix, "encoder.block.%d.layer.0.layer_norm.weight"));
     c->decoder_layers = nm_source_count(s, lm_name(a, prefix, "decoder.block.%d.layer.0.layer_norm.weight"));
-    c->logits_scale = nm_source_has(s, lm_name(a, prefix, "lm_head.weight")) ? 1 : 1 / sqrtf((float)width);
+    /* tied words are scaled; newer configurations say so apart from how the file stores them */
+    bool scaled = nm_json_bool(j, "scale_decoder_outputs", !nm_source_has(s, lm_name(a, prefix, "lm_head.weight")));
+    c->logits_scale = scaled ? 1 / sqrtf((float)width) : 1;
     all->bos = (int)nm_json_int(j, "decoder_start_token_id", nm_json_int(j, "pad_token_id", 0));
     all->pad = (int)nm_json_int(j, "pad_token_id", 0);
     noema_status st = activation(&c->act, t5_activation(all, j), s, err);
