@@ -19,7 +19,7 @@ typedef struct result { double images, texts, image_ops, text_ops, peak; int n_t
 
 typedef struct work { noema_session *s; size_t n; const float *tensors; const char **texts; float *out; } work;
 
-static bool images_once(work *w, noema_error *err) { return noema_embed_tensors(w->s, w->n, w->tensors, NOEMA_NORMALIZE, w->out, err) == NOEMA_OK; }
+static bool images_once(work *w, noema_error *err) { return noema_embed_tensors(w->s, w->n, w->tensors, NOEMA_NORMALIZE | NOEMA_ALL_VECTORS, w->out, err) == NOEMA_OK; }
 static bool texts_once(work *w, noema_error *err) { return noema_embed_texts(w->s, w->n, w->texts, NULL, NOEMA_NORMALIZE, w->out, err) == NOEMA_OK; }
 
 /* The best rate of many calls after one to warm up; negative: a call failed. */
@@ -62,7 +62,7 @@ static bool measure(cli *c, noema_model *m, noema_session *s, result *r, noema_e
     float *x = cli_alloc(n * (i->has_image ? pixels : 1), sizeof *x);
     w.tensors = x;
     w.texts = cli_alloc(n, sizeof *w.texts);
-    w.out = cli_alloc(n * (size_t)i->embed_dim, sizeof *w.out);
+    w.out = cli_alloc(n * cli_image_floats(i), sizeof *w.out);
     for (size_t k = 0; k < n; k++)
         w.texts[k] = caption;
     for (size_t k = 0; i->has_image && k < n * pixels; k++)

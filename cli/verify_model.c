@@ -33,14 +33,14 @@ static void fill(float *x, size_t n)
 
 static noema_status embed_all(noema_session *s, const noema_model_info *i, bool singly, answer *a, float *out, noema_error *err)
 {
-    size_t pixels = 3 * (size_t)i->image_height * (size_t)i->image_width, dim = (size_t)i->embed_dim;
+    size_t pixels = 3 * (size_t)i->image_height * (size_t)i->image_width, dim = (size_t)i->embed_dim, picture = cli_image_floats(i);
     noema_status st = NOEMA_OK;
     if (i->has_image) {
         float *x = cli_alloc(IMAGES * pixels, sizeof *x);
         fill(x, IMAGES * pixels);
-        a->n_images = IMAGES;
+        a->n_images = IMAGES * i->image_vectors; /* rows */
         for (size_t k = 0; k < IMAGES && st == NOEMA_OK; k += singly ? 1 : IMAGES)
-            st = noema_embed_tensors(s, singly ? 1 : IMAGES, x + k * pixels, NOEMA_NORMALIZE, out + k * dim, err);
+            st = noema_embed_tensors(s, singly ? 1 : IMAGES, x + k * pixels, NOEMA_NORMALIZE | NOEMA_ALL_VECTORS, out + k * picture, err);
         free(x);
     }
     float *rest = out + (size_t)a->n_images * dim;
@@ -84,7 +84,7 @@ static void child(cli *c, const char *name, const setting *set, int fd)
     if (fine && noema_context_create(&ctx, &co, &err) == NOEMA_OK && noema_model_open(&m, ctx, name, &o, &err) == NOEMA_OK &&
         noema_session_create(&s, m, &err) == NOEMA_OK) {
         const noema_model_info *i = noema_model_get_info(m);
-        out = cli_alloc((IMAGES + TEXTS) * (size_t)i->embed_dim, sizeof *out);
+        out = cli_alloc(IMAGES * cli_image_floats(i) + TEXTS * (size_t)i->embed_dim, sizeof *out);
         a.dim = i->embed_dim;
         a.dtype = i->dtype;
         snprintf(a.cpu, sizeof a.cpu, "%s", noema_context_cpu(ctx));

@@ -248,6 +248,8 @@ def retrieval_folder():
     close([x for row in run("embed", *m, *listed("--text", j["captions"])).rows() for x in row["embedding"]], t["text_embeds"][2], 5e-6,
           "text_embeds of a folder")
     exits(run("caption", *m, IMAGES[0]), 3, "writes nothing")
+    r = run("verify", *m)
+    check(any(x["check"] == "f32: one by one" and x["ok"] for x in r.rows()), "verify compares all vectors of a picture")
 
 
 def parts():
