@@ -50,6 +50,9 @@
     V(eval_clipscore) \
     V(eval_vqa) \
     V(eval_nlvr) \
+    V(data_info) \
+    V(data_verify) \
+    V(data_convert) \
     V(data_emoji) \
     V(verify) \
     V(bench) \

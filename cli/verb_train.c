@@ -56,6 +56,10 @@ void cli_train_read(cli *c, noema_train_options *o, cli_train_view *v)
     o->caption_key = cli_str(c, "csv-caption-key", NULL);
     o->label_key = cli_str(c, "csv-label-key", NULL);
     o->dataset_type = cli_str(c, "dataset-type", NULL);
+    o->aug_cfg = cli_str(c, "aug-cfg", NULL);
+    o->train_num_samples = cli_int(c, "train-num-samples", 0);
+    o->max_skipped = cli_int(c, "max-skipped", -1);
+    o->workers = cli_int(c, "workers", 0);
     o->batch_size = cli_int(c, "batch-size", o->batch_size);
     o->accum_freq = cli_int(c, "accum-freq", o->accum_freq);
     o->epochs = cli_int(c, "epochs", o->epochs);

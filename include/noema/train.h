@@ -39,6 +39,10 @@ typedef struct noema_train_options {
     size_t n_class_names;
     const char *const *templates; /* captions of rows that have a class but no caption: "{}" is the name, one is drawn per row and epoch */
     size_t n_templates;
+    const char *aug_cfg;        /* "scale=0.5,1 hflip=0.5": docs/data.md; NULL: open_clip's */
+    int64_t train_num_samples;  /* rows an epoch; 0: all */
+    int64_t max_skipped;        /* unreadable rows before a run ends, all named in LOGS/NAME/skipped.jsonl; < 0: a tenth of all, at least 100 */
+    int64_t workers;            /* decoding threads; 0: as many as processors */
     int64_t batch_size;         /* 64; per micro-batch */
     int64_t accum_freq;         /* 1: micro-batches per step, with the gradients of the large batch */
     int64_t epochs;             /* 32 */

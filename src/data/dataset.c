@@ -128,6 +128,35 @@ static const nm_data_format *find_format(const char *path, const nm_dataset_opti
     return NULL;
 }
 
+/* A folder that holds data files stands for them, sorted by name; one that holds several splits is refused. */
+static noema_status list_data_files(nm_paths *found, const char *folder, noema_error *err)
+{
+    char *pattern = nm_sprintf("%s/*.{parquet,tar,tgz}", folder);
+    noema_status s = NOEMA_OK;
+    bool train = false, test = false;
+    nm_paths all = { 0 };
+    if (!pattern)
+        return nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", folder);
+    for (int i = 0; i < 3 && s == NOEMA_OK; i++) {
+        static const char *const suffix[] = { "parquet", "tar", "tgz" };
+        noema_error none = NOEMA_ERROR_INIT; /* no such files */
+        snprintf(pattern, strlen(pattern) + 1, "%s/*.%s", folder, suffix[i]);
+        if (nm_paths_expand(&all, pattern, &none) != NOEMA_OK && none.code != NOEMA_E_MISSING)
+            s = nm_fail(err, none.code, "%s", none.message);
+    }
+    for (size_t i = 0; i < all.n; i++) {
+        bool of_train = strncmp(nm_path_base(all.path[i]), "train", 5) == 0;
+        train |= of_train;
+        test |= !of_train;
+    }
+    if (s == NOEMA_OK && train && test)
+        s = nm_fail(err, NOEMA_E_ARGUMENT, "%s holds several splits (%s, %s): name the files, as in '%s/train*'", folder, nm_path_base(all.path[0]),
+                    nm_path_base(all.path[all.n - 1]), folder);
+    free(pattern);
+    *found = all;
+    return s;
+}
+
 static noema_status open_part(nm_dataset *d, const char *path, const nm_dataset_options *o, noema_error *err)
 {
     const nm_data_format *f = find_format(path, o, err);
@@ -172,6 +201,26 @@ static noema_status check(const nm_dataset *d, noema_error *err)
     return NOEMA_OK;
 }
 
+/* Puts the data files of folders in the place of the folders. */
+static noema_status enter_folders(nm_paths *p, noema_error *err)
+{
+    nm_paths out = { 0 };
+    noema_status s = NOEMA_OK;
+    for (size_t i = 0; i < p->n && s == NOEMA_OK; i++) {
+        nm_paths in = { 0 };
+        if (nm_dir_exists(p->path[i]))
+            s = list_data_files(&in, p->path[i], err);
+        for (size_t k = 0; k < in.n && s == NOEMA_OK; k++)
+            s = nm_paths_add(&out, in.path[k], err);
+        if (in.n == 0 && s == NOEMA_OK)
+            s = nm_paths_add(&out, p->path[i], err);
+        nm_paths_free(&in);
+    }
+    nm_paths_free(p);
+    *p = out;
+    return s;
+}
+
 noema_status nm_dataset_open(nm_dataset **out, const char *source, const nm_dataset_options *options, noema_error *err)
 {
     const nm_dataset_options none = { 0 }, *o = options ? options : &none;
@@ -183,6 +232,8 @@ noema_status nm_dataset_open(nm_dataset **out, const char *source, const nm_data
         return nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", source);
     }
     noema_status s = nm_paths_expand(&paths, source, err);
+    if (s == NOEMA_OK)
+        s = enter_folders(&paths, err);
     if (s == NOEMA_OK)
         s = take_options(d, o, err);
     if (s == NOEMA_OK && (!(d->part = nm_malloc_array(paths.n, sizeof *d->part)) || !(d->first = calloc(paths.n + 1, sizeof *d->first))))

@@ -14,7 +14,7 @@
 #define MAX_PATHS ((size_t)1 << 20)
 #define MAX_DEPTH 16
 
-static noema_status add(nm_paths *p, const char *path, noema_error *err)
+noema_status nm_paths_add(nm_paths *p, const char *path, noema_error *err)
 {
     if (p->n == MAX_PATHS)
         return nm_fail(err, NOEMA_E_LIMIT, "%s: more than %zu files", path, MAX_PATHS);
@@ -36,12 +36,12 @@ static noema_status match(nm_paths *p, const char *path, noema_error *err)
     glob_t g;
     noema_status s = NOEMA_OK;
     if (there(path) || !strpbrk(path, "*?["))
-        return add(p, path, err);
+        return nm_paths_add(p, path, err);
     int r = glob(path, GLOB_ERR, NULL, &g);
     if (r != 0)
         return nm_fail(err, r == GLOB_NOMATCH ? NOEMA_E_MISSING : NOEMA_E_IO, "%s: no file matches", path);
     for (size_t i = 0; i < g.gl_pathc && s == NOEMA_OK; i++)
-        s = add(p, g.gl_pathv[i], err);
+        s = nm_paths_add(p, g.gl_pathv[i], err);
     globfree(&g);
     return s;
 }

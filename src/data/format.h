@@ -32,7 +32,7 @@ typedef struct nm_data_format {
     noema_status (*read)(const nm_part *part, int64_t i, nm_row *row, bool picture, noema_error *err);
 } nm_data_format;
 
-extern const nm_data_format nm_format_csv, nm_format_jsonl, nm_format_tensors, nm_format_parquet;
+extern const nm_data_format nm_format_csv, nm_format_jsonl, nm_format_tensors, nm_format_parquet, nm_format_tar, nm_format_folder;
 const nm_data_format *const *nm_data_formats(void); /* NULL-terminated */
 
 /* ---- for the formats ---- */

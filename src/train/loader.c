@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "media/preprocess.h"
+#include "train/ledger.h"
 #include "train/rows.h"
 
 #define MAX_TRIES 16 /* rows tried in the place of one that cannot be read */
@@ -32,7 +33,8 @@ struct nm_loader {
     int64_t order_epoch;
     nm_pool *pool;
     nm_preprocess_scratch **scratch; /* per worker */
-    nm_image *pictures, *crops;
+    nm_image *pictures;
+    nm_augment_scratch *aug;
     nm_row *row;
     const nm_tokenizer *tokenizer; /* NULL: rows have ids, or texts are not asked for */
     nm_tok_scratch **tok;
@@ -42,7 +44,9 @@ struct nm_loader {
     slot slot[2];
     int64_t wanted;               /* the step the thread shall prepare; -1: none */
     bool stop;
-    int64_t failures;
+    int64_t failures, max_skipped;
+    nm_ledger ledger;
+    bool ledger_open;
     pthread_t thread;
     bool running;
     pthread_mutex_t lock;
@@ -78,43 +82,6 @@ static void order_epoch(nm_loader *l, int64_t epoch)
     }
 }
 
-/* torchvision's RandomResizedCrop with open_clip's scale (0.9, 1) and ratio (3/4, 4/3). */
-static nm_rect random_crop(nm_rng *r, int width, int height)
-{
-    double area = (double)width * height, lo = log(3.0 / 4), hi = log(4.0 / 3);
-    for (int i = 0; i < 10; i++) {
-        double target = area * (0.9 + 0.1 * (double)nm_rng_uniform(r)), ratio = exp(lo + (hi - lo) * (double)nm_rng_uniform(r));
-        int w = (int)lround(sqrt(target * ratio)), h = (int)lround(sqrt(target / ratio));
-        if (w > 0 && w <= width && h > 0 && h <= height) {
-            int y = (int)nm_rng_below(r, (uint64_t)(height - h) + 1), x = (int)nm_rng_below(r, (uint64_t)(width - w) + 1);
-            return (nm_rect){ x, y, x + w, y + h };
-        }
-    }
-    double in = (double)width / height;
-    int w = width, h = height;
-    if (in < 3.0 / 4)
-        h = (int)lround(w / (3.0 / 4));
-    else if (in > 4.0 / 3)
-        w = (int)lround(h * (4.0 / 3));
-    int x = (width - w) / 2, y = (height - h) / 2;
-    return (nm_rect){ x, y, x + w, y + h };
-}
-
-static noema_status crop_image(nm_image *dst, const nm_image *src, nm_rect c, noema_error *err)
-{
-    noema_status s = nm_image_reset(dst, src->mode, c.x1 - c.x0, c.y1 - c.y0, err);
-    size_t px = (size_t)nm_mode_bytes(src->mode);
-    if (s != NOEMA_OK)
-        return s;
-    memcpy(dst->palette, src->palette, sizeof dst->palette);
-    memcpy(dst->key, src->key, sizeof dst->key);
-    dst->n_palette = src->n_palette;
-    dst->has_trns = src->has_trns;
-    for (int y = c.y0; y < c.y1; y++)
-        memcpy(dst->data + (size_t)(y - c.y0) * dst->stride, src->data + (size_t)y * src->stride + (size_t)c.x0 * px, (size_t)(c.x1 - c.x0) * px);
-    return NOEMA_OK;
-}
-
 static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, uint64_t stream, float *out, noema_error *err)
 {
     const nm_model *m = noema_model_internal(l->model);
@@ -126,11 +93,7 @@ static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, ui
         return s;
     nm_rng r;
     nm_rng_init(&r, l->o.seed, stream);
-    nm_rect c = random_crop(&r, picture->width, picture->height);
-    s = crop_image(&l->crops[worker], picture, c, err);
-    nm_preprocess squash = m->preprocess;
-    squash.fit = NM_FIT_SQUASH;
-    return s == NOEMA_OK ? nm_preprocess_run(&squash, l->scratch[worker], &l->crops[worker], out, err) : s;
+    return nm_augment_run(&l->o.augmentation, &m->preprocess, l->scratch[worker], &l->aug[worker], picture, &r, out, err);
 }
 
 /* One of the row's captions, drawn by row and epoch, or its ids; to place i of the batch. */
@@ -159,6 +122,17 @@ static noema_status take_text(nm_loader *l, int worker, const nm_row *row, int64
                                                   nm_dataset_source(l->rows), (long long)number, n, (long long)l->max_ids);
 }
 
+/* Place i of a step: which pass over the rows, and where in its order. With `samples` epochs begin anywhere in a pass. */
+static int64_t pass_of(const nm_loader *l, int64_t step, int64_t i)
+{
+    return l->o.samples ? (step * l->o.batch + i) / l->n : step / l->steps;
+}
+
+static int64_t place_of(const nm_loader *l, int64_t step, int64_t i)
+{
+    return l->o.samples ? (step * l->o.batch + i) % l->n : step % l->steps * l->o.batch + i;
+}
+
 typedef struct fill_job { nm_loader *l; slot *s; int64_t step; int64_t *rows; } fill_job;
 
 static void failed_job(fill_job *j, const noema_error *why)
@@ -169,44 +143,52 @@ static void failed_job(fill_job *j, const noema_error *why)
     pthread_mutex_unlock(&j->l->lock);
 }
 
-static void skipped(nm_loader *l, const nm_row *row, const noema_error *why)
+/* Counts, names and notes a row that cannot be used. */
+static noema_status skipped(nm_loader *l, int64_t step, int64_t number, const nm_row *row, const noema_error *why, noema_error *err)
 {
+    const char *name = row->path ? row->path : row->name;
     pthread_mutex_lock(&l->lock);
     l->failures++;
     if (l->o.failed)
-        l->o.failed(l->o.failed_user, row->name, why);
+        l->o.failed(l->o.failed_user, name, why);
+    noema_status s = nm_ledger_add(&l->ledger, step, number, name, why->message, err);
+    if (s == NOEMA_OK && l->ledger.n > l->max_skipped)
+        s = nm_fail(err, NOEMA_E_FORMAT, "%s: %lld rows could not be read, more than --max-skipped %lld; the last: %.300s", nm_dataset_source(l->rows),
+                    (long long)l->ledger.n, (long long)l->max_skipped, why->message);
     pthread_mutex_unlock(&l->lock);
+    return s;
 }
 
-/* The row that fills place i: the one in order, or the next readable one after it. */
+/* The row that fills place i: the one in order, or the next readable one of those that another step of the pass has. */
 static void fill_place(fill_job *j, int64_t i, int worker)
 {
     nm_loader *l = j->l;
     nm_row *row = &l->row[worker];
-    int64_t first = j->step % l->steps * l->o.batch;
+    int64_t pass = pass_of(l, j->step, i), place = place_of(l, j->step, i);
     float *out = j->s->images + i * l->image_floats;
-    noema_error why = NOEMA_ERROR_INIT;
-    for (int tries = 0;; tries++) {
-        int64_t number = j->rows[i] = l->order[(first + i + (tries ? l->o.batch * tries + tries : 0)) % l->n];
+    noema_error why = NOEMA_ERROR_INIT, stop = NOEMA_ERROR_INIT;
+    for (int tries = 0; tries < MAX_TRIES; tries++) {
+        int64_t number = tries ? j->rows[i] = l->order[(place + l->o.batch * tries + tries) % l->n] : j->rows[i];
         nm_err_clear(&why);
         noema_status s = nm_dataset_read(l->rows, number, row, &why);
         if (s == NOEMA_OK)
             s = load_picture(l, worker, row, ((uint64_t)j->step << 24) + (uint64_t)i, out, &why);
-        if (s == NOEMA_E_MISMATCH || s == NOEMA_E_MEMORY) /* no fault of this row alone */
-            break;
-        if (s == NOEMA_OK) {
-            if (!l->o.labels && take_text(l, worker, row, number, j->step / l->steps, i, &why) != NOEMA_OK)
-                break;
+        if (s == NOEMA_E_MISMATCH || s == NOEMA_E_MEMORY) { /* no fault of this row alone */
+            failed_job(j, &why);
             return;
         }
-        skipped(l, row, &why);
-        if (tries == MAX_TRIES - 1) {
-            nm_err_clear(&why);
-            nm_fail(&why, NOEMA_E_FORMAT, "%s: too many unreadable pictures (%d in a row)", nm_dataset_source(l->rows), MAX_TRIES);
-            break;
+        if (s == NOEMA_OK) {
+            if (!l->o.labels && take_text(l, worker, row, number, pass, i, &why) != NOEMA_OK)
+                failed_job(j, &why);
+            return;
+        }
+        if (skipped(l, j->step, number, row, &why, &stop) != NOEMA_OK) {
+            failed_job(j, &stop);
+            return;
         }
     }
-    failed_job(j, &why);
+    nm_fail(&stop, NOEMA_E_FORMAT, "%s: too many unreadable pictures (%d in a row)", nm_dataset_source(l->rows), MAX_TRIES);
+    failed_job(j, &stop);
 }
 
 static void fill_places(void *arg, int64_t b, int64_t e, int worker)
@@ -257,13 +239,16 @@ static noema_status fill_labels(nm_loader *l, slot *s, const int64_t *rows)
 static void prepare(nm_loader *l, slot *s, int64_t step)
 {
     nm_err_clear(&s->err);
-    order_epoch(l, step / l->steps);
     int64_t *rows = nm_malloc_array((size_t)l->o.batch, sizeof *rows);
     fill_job j = { .l = l, .s = s, .step = step, .rows = rows };
     if (!rows) {
         s->status = nm_fail(&s->err, NOEMA_E_MEMORY, "out of memory: batch");
     } else {
         s->status = NOEMA_OK;
+        for (int64_t i = 0; i < l->o.batch; i++) {
+            order_epoch(l, pass_of(l, step, i));
+            rows[i] = l->order[place_of(l, step, i)];
+        }
         nm_parallel_for(l->pool, l->o.batch, 4, fill_places, &j);
         if (s->status == NOEMA_OK)
             s->status = l->o.labels ? fill_labels(l, s, rows) : pack_texts(l, s);
@@ -314,8 +299,8 @@ static bool allocate(nm_loader *l)
     l->tok = calloc((size_t)workers, sizeof *l->tok);
     l->scratch = calloc((size_t)workers, sizeof *l->scratch);
     l->pictures = calloc((size_t)workers, sizeof *l->pictures);
-    l->crops = calloc((size_t)workers, sizeof *l->crops);
-    bool ok = l->order && l->ids && l->n_ids && l->row && l->tok && l->scratch && l->pictures && l->crops;
+    l->aug = calloc((size_t)workers, sizeof *l->aug);
+    bool ok = l->order && l->ids && l->n_ids && l->row && l->tok && l->scratch && l->pictures && l->aug;
     for (int i = 0; ok && i < workers; i++)
         ok = (l->scratch[i] = nm_preprocess_scratch_new()) != NULL && (!l->tokenizer || (l->tok[i] = noema_tokenizer_scratch_new(l->tokenizer)) != NULL);
     for (int i = 0; ok && i < 2; i++) {
@@ -366,7 +351,10 @@ noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset
     l->pool = s == NOEMA_OK ? nm_pool_new(o->workers) : NULL;
     if (s == NOEMA_OK && (!l->pool || !allocate(l)))
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
-    l->steps = l->n / o->batch;
+    l->steps = (o->samples ? o->samples : l->n) / o->batch;
+    l->max_skipped = o->max_skipped >= 0 ? o->max_skipped : l->n / 10 > 100 ? l->n / 10 : 100;
+    if (s == NOEMA_OK && l->steps < 1)
+        s = nm_fail(err, NOEMA_E_ARGUMENT, "%lld samples an epoch are less than one batch of %lld", (long long)o->samples, (long long)o->batch);
     if (s == NOEMA_OK && pthread_create(&l->thread, NULL, loader_main, l) != 0)
         s = nm_fail(err, NOEMA_E_IO, "cannot start the loader's thread");
     else if (s == NOEMA_OK)
@@ -393,7 +381,7 @@ void nm_loader_free(nm_loader *l)
     for (int i = 0; l->scratch && i < nm_pool_size(l->pool); i++) {
         nm_preprocess_scratch_free(l->scratch[i]);
         nm_image_free(&l->pictures[i]);
-        nm_image_free(&l->crops[i]);
+        nm_augment_scratch_free(&l->aug[i]);
         if (l->tok)
             noema_tokenizer_scratch_free(l->tok[i]);
     }
@@ -404,13 +392,15 @@ void nm_loader_free(nm_loader *l)
         free(l->slot[i].ids);
     }
     nm_pool_free(l->pool);
+    nm_ledger_close(&l->ledger);
+
     free(l->tok);
     free(l->row);
     free(l->ids);
     free(l->n_ids);
     free(l->scratch);
     free(l->pictures);
-    free(l->crops);
+    free(l->aug);
     free(l->order);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->changed);
@@ -424,6 +414,12 @@ noema_status nm_loader_get(nm_loader *l, int64_t step, nm_pair_batch *b, double 
 {
     double start = now();
     slot *s = &l->slot[step & 1];
+    if (!l->ledger_open) {
+        noema_status st = nm_ledger_open(&l->ledger, l->o.ledger, step, err);
+        if (st != NOEMA_OK)
+            return st;
+        l->ledger_open = true;
+    }
     pthread_mutex_lock(&l->lock);
     if (s->step != step) {
         l->wanted = step;

@@ -5,6 +5,7 @@
 
 #include "models/handle.h"
 #include "data/dataset.h"
+#include "train/augment.h"
 #include "train/trainer.h"
 
 typedef struct nm_loader nm_loader;
@@ -13,6 +14,10 @@ typedef struct nm_loader_options {
     int64_t batch;        /* rows per step */
     uint64_t seed;
     bool shuffle, augment;
+    nm_augment augmentation;
+    int64_t samples;      /* rows an epoch; 0: all. Passes over the data go on across epochs, so that each row comes once a pass */
+    int64_t max_skipped;  /* rows that may be unreadable before the run ends; < 0: a tenth of all, at least 100 */
+    const char *ledger;   /* file that names them (ledger.h), or NULL; must outlive the loader */
     bool labels;          /* batches hold labels instead of texts */
     const int64_t *pick;  /* the rows to use [n_pick], or NULL: all; must outlive the loader */
     int64_t n_pick;

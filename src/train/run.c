@@ -2,6 +2,7 @@
  *
  *     LOGS/NAME/config.json            the options, as given and as they became
  *     LOGS/NAME/log.jsonl              one object per optimizer step, appended and flushed
+ *     LOGS/NAME/skipped.jsonl          rows that could not be read (ledger.h)
  *     LOGS/NAME/curves.svg             loss and learning rate, redrawn after every epoch
  *     LOGS/NAME/checkpoints/epoch_N.pt open_clip's layout, written atomically
  *     LOGS/NAME/open_clip_*            the last checkpoint as a model folder, so that `-m LOGS/NAME` is the trained model
@@ -32,7 +33,7 @@ typedef struct run {
     nm_trainer *t;
     nm_dataset *rows;
     nm_loader *loader;
-    char *folder, *log_path;
+    char *folder, *log_path, *skipped_path;
     FILE *log;
     int64_t steps_per_epoch;
     noema_error *err;
@@ -41,7 +42,7 @@ typedef struct run {
 void noema_train_options_default(noema_train_options *o)
 {
     *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .warmup = 10000,
-                                .save_frequency = 1, .lr = 5e-4, .opt = "adamw", .beta1 = -1, .beta2 = -1, .eps = -1, .momentum = 0.9, .wd = 0.2,
+                                .save_frequency = 1, .max_skipped = -1, .lr = 5e-4, .opt = "adamw", .beta1 = -1, .beta2 = -1, .eps = -1, .momentum = 0.9, .wd = 0.2,
                                 .lr_scheduler = "cosine", .precision = "fp32" };
 }
 
@@ -124,7 +125,7 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     const struct { const char *key, *value; } texts[] = {
         { "model", o->model }, { "config", o->config }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
         { "val_data", o->val_data }, { "lora_targets", o->lora_targets }, { "lora", o->lora },
-        { "opt", o->opt }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision },
+        { "opt", o->opt }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision }, { "aug_cfg", o->aug_cfg },
     };
     const struct { const char *key; double value; } numbers[] = {
         { "lr", o->lr }, { "beta1", t->opt.beta1 }, { "beta2", t->opt.beta2 }, { "eps", t->opt.eps }, { "momentum", o->momentum }, { "wd", o->wd },
@@ -135,7 +136,7 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
         { "batch_size", o->batch_size }, { "accum_freq", o->accum_freq }, { "epochs", o->epochs }, { "warmup", o->warmup }, { "total_steps", steps },
         { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
         { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lora_rank", o->lora_rank },
-        { "siglip", o->siglip }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment },
+        { "siglip", o->siglip }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment }, { "train_num_samples", o->train_num_samples }, { "max_skipped", o->max_skipped },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         json_object_set_new(j, texts[i].key, texts[i].value ? json_string(texts[i].value) : json_null());
@@ -313,7 +314,11 @@ static noema_status prepare(run *r)
     to.accum = r->o.accum_freq;
     nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment,
                              .labels = to.task == &nm_task_labels, .pick = r->job ? r->job->pick : NULL, .n_pick = r->job ? r->job->n_pick : 0,
+                             .samples = r->o.train_num_samples, .max_skipped = r->o.max_skipped, .ledger = r->skipped_path, .workers = (int)r->o.workers,
                              .failed = r->o.failed, .failed_user = r->o.failed_user };
+    nm_augment_default(&lo.augmentation);
+    if (s == NOEMA_OK && r->o.aug_cfg)
+        s = nm_augment_parse(&lo.augmentation, r->o.aug_cfg, r->err);
     if (s == NOEMA_OK)
         s = nm_loader_new(&r->loader, r->model, r->rows, &lo, r->err);
     if (s != NOEMA_OK)
@@ -351,7 +356,8 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
     noema_status s = NOEMA_OK;
     r.folder = nm_path_join(o->logs, o->name);
     r.log_path = r.folder ? in_folder(&r, "log.jsonl") : NULL;
-    if (!r.log_path)
+    r.skipped_path = r.folder ? in_folder(&r, "skipped.jsonl") : NULL;
+    if (!r.log_path || !r.skipped_path)
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", o->name);
     if (s == NOEMA_OK)
         s = prepare(&r);
@@ -367,6 +373,7 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
     noema_model_free(r.model);
     free(r.folder);
     free(r.log_path);
+    free(r.skipped_path);
     return s;
 }
 
