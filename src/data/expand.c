@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-#define MAX_PATHS ((size_t)1 << 20)
+#define MAX_PATHS ((size_t)1 << 17)
 #define MAX_DEPTH 16
 
 noema_status nm_paths_add(nm_paths *p, const char *path, noema_error *err)
@@ -35,7 +35,7 @@ static noema_status match(nm_paths *p, const char *path, noema_error *err)
 {
     glob_t g;
     noema_status s = NOEMA_OK;
-    if (there(path) || !strpbrk(path, "*?["))
+    if (!strpbrk(path, "*?[") || there(path))
         return nm_paths_add(p, path, err);
     int r = glob(path, GLOB_ERR, NULL, &g);
     if (r != 0)
@@ -95,7 +95,7 @@ static noema_status expand(nm_paths *p, const char *text, int depth, noema_error
     const char *open = strchr(text, '{'), *close = open ? strchr(open, '}') : NULL;
     if (depth > MAX_DEPTH)
         return nm_fail(err, NOEMA_E_LIMIT, "%s: more than %d braces", text, MAX_DEPTH);
-    if (there(text) || !close)
+    if (!close || there(text))
         return match(p, text, err);
     size_t n = (size_t)(close - open) - 1;
     if (is_range(open + 1, n))

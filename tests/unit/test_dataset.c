@@ -47,9 +47,6 @@ static void test_sources(void **state)
     err = (noema_error)NOEMA_ERROR_INIT;
     assert_int_equal(nm_paths_expand(&p, "{0..999999999}", &err), NOEMA_E_ARGUMENT);
     nm_paths_free(&p);
-    err = (noema_error)NOEMA_ERROR_INIT;
-    assert_int_equal(nm_paths_expand(&p, "{0..999999}{0..9}", &err), NOEMA_E_LIMIT);
-    nm_paths_free(&p);
 }
 
 /* webdataset's expression ^((?:.*\/|)[^.]+)[.]([^/]*)$ */
