@@ -19,9 +19,12 @@ typedef void nm_mul_fn(int64_t n, const float *a, const float *b, float *y);
  * column) order as a flattened conv weight [out, channels, ph, pw]; the grid is floor(height / ph) x floor(width / pw). dst f32 or bf16. */
 typedef void nm_patchify_fn(const float *image, int64_t channels, int64_t height, int64_t width, int64_t ph, int64_t pw, void *dst,
                             nm_dtype dst_dtype);
-/* im2col of one NHWC f32 image [h, w, c]: row (oy, ox) of dst holds kh * kw * c values in (ky, kx, c) order, zeros outside. */
-typedef void nm_im2col_fn(const float *x, int64_t h, int64_t w, int64_t c, int64_t kh, int64_t kw, int64_t stride, int64_t pad,
-                          int64_t oy_begin, int64_t oy_end, int64_t out_w, float *dst);
+/* How a kernel of kh x kw steps over an image: output (oy, ox) reads row oy * stride[0] - pad[0] + ky * dilation[0], columns likewise. */
+typedef struct nm_window { int64_t kh, kw, stride[2], pad[2], dilation[2]; } nm_window;
+/* im2col of one NHWC f32 image [h, w] whose pixels are ld apart, their first c channels: row (oy, ox) of dst holds kh * kw * c values in
+ * (ky, kx, c) order, zeros outside. */
+typedef void nm_im2col_fn(const float *x, int64_t h, int64_t w, int64_t c, int64_t ld, const nm_window *win, int64_t oy_begin, int64_t oy_end,
+                          int64_t out_w, float *dst);
 /* Average pooling of one NHWC f32 image with window and stride s (floor). */
 typedef void nm_avgpool_fn(const float *x, int64_t h, int64_t w, int64_t c, int64_t s, float *y);
 

@@ -1,4 +1,5 @@
 /* elementwise_ref.c - conversions, activations, patches and pooling in plain C: see elementwise.h. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/half.h"
@@ -65,22 +66,46 @@ void nm_patchify_ref(const float *image, int64_t channels, int64_t height, int64
                                 (char *)dst + (size_t)o * nm_dtype_size(dst_dtype), dst_dtype);
 }
 
-/* The kx of one ky are neighbours in x: one copy, with zeros before and after where the window hangs over the image. */
-void nm_im2col_ref(const float *x, int64_t h, int64_t w, int64_t c, int64_t kh, int64_t kw, int64_t stride, int64_t pad, int64_t oy_begin,
-                   int64_t oy_end, int64_t out_w, float *dst)
+/* The kx of one ky are neighbours in x where nothing lies between: one copy, with zeros before and after where the window hangs over. */
+static void copy_taps(const float *row, int64_t w, int64_t c, int64_t kw, int64_t ix, float *dst)
 {
-    size_t pixel = (size_t)c * sizeof *x;
+    int64_t lo = ix < 0 ? -ix : 0, hi = w - ix < kw ? w - ix : kw;
+    size_t pixel = (size_t)c * sizeof *dst;
+    if (lo >= hi) {
+        memset(dst, 0, (size_t)kw * pixel);
+        return;
+    }
+    if (lo)
+        memset(dst, 0, (size_t)lo * pixel);
+    memcpy(dst + lo * c, row + (ix + lo) * c, (size_t)(hi - lo) * pixel);
+    if (hi < kw)
+        memset(dst + hi * c, 0, (size_t)(kw - hi) * pixel);
+}
+
+static void copy_far_taps(const float *row, int64_t w, int64_t c, int64_t ld, int64_t kw, int64_t ix, int64_t step, float *dst)
+{
+    for (int64_t kx = 0; kx < kw; kx++, ix += step, dst += c)
+        if (ix < 0 || ix >= w)
+            memset(dst, 0, (size_t)c * sizeof *dst);
+        else
+            memcpy(dst, row + ix * ld, (size_t)c * sizeof *dst);
+}
+
+void nm_im2col_ref(const float *x, int64_t h, int64_t w, int64_t c, int64_t ld, const nm_window *win, int64_t oy_begin, int64_t oy_end, int64_t out_w,
+                   float *dst)
+{
+    int64_t kw = win->kw;
+    bool near = win->dilation[1] == 1 && c == ld;
     for (int64_t oy = oy_begin; oy < oy_end; oy++)
         for (int64_t ox = 0; ox < out_w; ox++)
-            for (int64_t ky = 0; ky < kh; ky++, dst += kw * c) {
-                int64_t iy = oy * stride - pad + ky, ix = ox * stride - pad, lo = ix < 0 ? -ix : 0, hi = w - ix < kw ? w - ix : kw;
-                if (iy < 0 || iy >= h || lo >= hi) {
-                    memset(dst, 0, (size_t)kw * pixel);
-                    continue;
-                }
-                memset(dst, 0, (size_t)lo * pixel);
-                memcpy(dst + lo * c, x + (iy * w + ix + lo) * c, (size_t)(hi - lo) * pixel);
-                memset(dst + hi * c, 0, (size_t)(kw - hi) * pixel);
+            for (int64_t ky = 0; ky < win->kh; ky++, dst += kw * c) {
+                int64_t iy = oy * win->stride[0] - win->pad[0] + ky * win->dilation[0], ix = ox * win->stride[1] - win->pad[1];
+                if (iy < 0 || iy >= h)
+                    memset(dst, 0, (size_t)(kw * c) * sizeof *dst);
+                else if (near)
+                    copy_taps(x + iy * w * c, w, c, kw, ix, dst);
+                else
+                    copy_far_taps(x + iy * w * ld, w, c, ld, kw, ix, win->dilation[1], dst);
             }
 }
 

@@ -12,9 +12,9 @@ void nm_kernels_init(nm_kernels *k, uint32_t features)
     k->features = features;
     nm_gemm_kernels_init(&k->gemm, features);
     nm_attention_kernels_init(&k->attention, features);
+    nm_channel_kernels_init(&k->channels, features);
     nm_elementwise_kernels_init(&k->elementwise, features);
     nm_norm_kernels_init(&k->norm, features);
-    nm_convnet_kernels_init(&k->convnet, features);
     nm_scan_kernels_init(&k->scan, features);
 }
 

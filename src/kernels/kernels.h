@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "kernels/attention.h"
-#include "kernels/convnet.h"
+#include "kernels/channels.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/norm.h"
@@ -16,9 +16,9 @@ typedef struct nm_kernels {
     uint32_t features; /* NM_CPU_* that the table was made for */
     nm_gemm_kernels gemm;
     nm_attention_kernels attention;
+    nm_channel_kernels channels;
     nm_elementwise_kernels elementwise;
     nm_norm_kernels norm;
-    nm_convnet_kernels convnet;
     nm_scan_kernels scan;
 } nm_kernels;
 

@@ -146,8 +146,7 @@ static noema_status clip_open(nm_model **out, const nm_source *s, noema_error *e
     /* integers of OpenAI's archive, buffers that older code saved, statistics that inference does not read */
     static const char *const ignore[] = { "input_resolution", "context_length", "vocab_size", "attn_mask", "text.attn_mask", "text_decoder.attn_mask",
                                           "text_model.embeddings.position_ids", "vision_model.embeddings.position_ids",
-                                          "text.transformer.embeddings.position_ids", "visual.bn1.num_batches_tracked",
-                                          "visual.bn2.num_batches_tracked", "visual.bn3.num_batches_tracked", NULL };
+                                          "text.transformer.embeddings.position_ids", NULL };
     nm_clip *m = calloc(1, sizeof *m);
     if (!m)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory");

@@ -35,6 +35,7 @@ static void conv_bn_params(nm_params *p, nm_conv_bn_w *w, int64_t out, int64_t i
     nm_param(p, &w->bn.bias, NM_SHAPE(out), NM_NAMES("bias"), NM_ZEROS, NM_NO_DECAY);
     nm_param(p, &w->bn.running_mean, NM_SHAPE(out), NM_NAMES("running_mean"), NM_ZEROS, NM_BUFFER);
     nm_param(p, &w->bn.running_var, NM_SHAPE(out), NM_NAMES("running_var"), NM_ONES, NM_BUFFER);
+    nm_param(p, &w->bn.num_batches_tracked, NM_SCALAR, NM_NAMES("num_batches_tracked"), NM_ZEROS, NM_COUNTER | NM_OPTIONAL);
     nm_params_pop(p, mark);
 }
 
@@ -74,38 +75,25 @@ void nm_resnet_params(nm_params *p, nm_resnet_w *w, const nm_resnet_cfg *c)
 
 /* ---- forward ---- */
 
-static nm_tensor conv_bn(nm_run *r, nm_tensor x, const nm_conv_bn_w *w, int stride, int pad, nm_act act)
+static nm_tensor conv_bn(nm_run *r, nm_tensor x, const nm_conv_bn_w *w, int stride, const nm_tensor *residual, bool relu)
 {
-    return nm_conv2d(r, x, &w->conv, &w->bn, BN_EPS, stride, pad, act);
+    int pad = w->conv.shape.dim[2] == 3;
+    return nm_conv2d(r, x, &w->conv, (nm_conv){ .stride = { stride, stride }, .pad = { pad, pad }, .bn = &w->bn, .eps = BN_EPS, .residual = residual,
+                                                .relu = relu });
 }
 
 static nm_tensor bottleneck(nm_run *r, nm_tensor x, const nm_bottleneck_w *w, int stride)
 {
-    nm_tensor y = conv_bn(r, x, &w->c1, 1, 0, NM_ACT_RELU);
-    y = conv_bn(r, y, &w->c2, 1, 1, NM_ACT_RELU);
+    nm_tensor y = conv_bn(r, x, &w->c1, 1, NULL, true);
+    y = conv_bn(r, y, &w->c2, 1, NULL, true);
     if (stride > 1)
         y = nm_avgpool2d(r, y, stride);
-    y = conv_bn(r, y, &w->c3, 1, 0, NM_ACT_NONE);
     if (nm_has(&w->down.conv)) {
         if (stride > 1)
             x = nm_avgpool2d(r, x, stride);
-        x = conv_bn(r, x, &w->down, 1, 0, NM_ACT_NONE);
+        x = conv_bn(r, x, &w->down, 1, NULL, false);
     }
-    return nm_activation(r, nm_add(r, y, x), NM_ACT_RELU);
-}
-
-/* f32 [n, a, b] -> [n, b, a]: channels first to last (a = channels) and back. */
-static nm_tensor swap_last(nm_run *r, nm_tensor x, int64_t n, int64_t a, int64_t b, nm_shape shape)
-{
-    nm_tensor y = x.data ? nm_new(r, NM_F32, shape) : (nm_tensor){ 0 };
-    for (int64_t i = 0; y.data && i < n; i++) {
-        const float *s = (const float *)x.data + i * a * b;
-        float *d = (float *)y.data + i * a * b;
-        for (int64_t p = 0; p < b; p++)
-            for (int64_t c = 0; c < a; c++)
-                d[p * a + c] = s[c * b + p];
-    }
-    return y;
+    return conv_bn(r, y, &w->c3, 1, &x, true);
 }
 
 static void observe_nchw(nm_run *r, nm_tensor x, const char *name, int number)
@@ -114,7 +102,7 @@ static void observe_nchw(nm_run *r, nm_tensor x, const char *name, int number)
         return;
     nm_arena_mark mark = nm_arena_get_mark(r->arena);
     int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2], c = x.shape[3];
-    nm_observe(r, swap_last(r, x, n, h * w, c, NM_SHAPE(n, c, h, w)), name, number);
+    nm_observe(r, nm_swap_last(r, x, n, h * w, c, NM_SHAPE(n, c, h, w)), name, number);
     nm_arena_rewind(r->arena, mark);
 }
 
@@ -148,10 +136,10 @@ static nm_tensor trunk(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, 
     if (!pixels.data || pixels.ndim != 4 || pixels.shape[1] != 3)
         return nm_run_fail(r, NOEMA_E_ARGUMENT, "expected pictures f32 [n, 3, height, width]");
     int64_t n = pixels.shape[0], h = pixels.shape[2], wd = pixels.shape[3];
-    nm_tensor x = swap_last(r, pixels, n, 3, h * wd, NM_SHAPE(n, h, wd, 3));
-    x = conv_bn(r, x, &w->stem[0], 2, 1, NM_ACT_RELU);
-    x = conv_bn(r, x, &w->stem[1], 1, 1, NM_ACT_RELU);
-    x = conv_bn(r, x, &w->stem[2], 1, 1, NM_ACT_RELU);
+    nm_tensor x = nm_swap_last(r, pixels, n, 3, h * wd, NM_SHAPE(n, h, wd, 3));
+    x = conv_bn(r, x, &w->stem[0], 2, NULL, true);
+    x = conv_bn(r, x, &w->stem[1], 1, NULL, true);
+    x = conv_bn(r, x, &w->stem[2], 1, NULL, true);
     observe_nchw(r, x, "stem.relu%d", 3);
     x = nm_avgpool2d(r, x, 2);
     observe_nchw(r, x, "stem.avgpool", 0);

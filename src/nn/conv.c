@@ -1,35 +1,113 @@
-/* conv.c - convolution with folded batch normalisation, pooling, position tables on another grid: see nn.h. */
-#include <math.h>
+/* conv.c - convolution with batch normalisation, residual and ReLU in one operator, both directions: see nn.h.
+ *
+ * Pictures are NHWC, so that a 1x1 convolution is a product of the pixels as they lie. Others copy the pixels under the kernel into
+ * rows (im2col), a block that fits the second-level cache at a time; statistics are taken, and where they are known the result is
+ * normalised, while the block is there. The way back works on blocks of whole pictures: the gradient before the normalisation is
+ * made in scratch and used at once for the weight (sum of outer products) and for the pixels (the convolution by the turned kernel,
+ * or, with a stride, rows of products added back to where they came from). Blocks do not depend on the number of threads, and what
+ * they add up is added in their order. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "nn/ops.h"
 
-/* ---- convolution ---- */
+#define BLOCK_BYTES (192 << 10)      /* of one block's rows: half of a second-level cache of 512 KiB */
+#define MOST_PARTS 8                 /* sums of the weight's gradient that are made side by side */
+#define PARTS_BYTES (256 << 20)
 
-/* NHWC wants the weight as [out, kh, kw, in]; made once per weight and kept where the packed form is kept. */
-static bool nhwc_weight(const nm_weight *w, float *dst)
+typedef struct geometry {
+    int64_t n, h, w, c, o, oh, ow;
+    int64_t groups, cg, og, k; /* channels of a group, in and out; k = kh kw cg */
+    nm_window win;
+    bool direct;               /* the pixels are the rows */
+} geometry;
+
+static bool measure(const nm_tensor *x, const nm_weight *w, const nm_conv *c, geometry *g)
 {
-    int64_t o = w->shape.dim[0], c = w->shape.dim[1], kh = w->shape.dim[2], kw = w->shape.dim[3];
-    float *src = nm_alloc((size_t)(o * c * kh * kw) * sizeof *src);
-    if (!src)
+    if (x->ndim != 4 || x->dtype != NM_F32 || !nm_is_contiguous(x) || w->shape.ndim != 4)
         return false;
-    nm_weight_copy_f32(w, src);
-    for (int64_t i = 0; i < o; i++)
-        for (int64_t y = 0; y < kh * kw; y++)
-            for (int64_t ch = 0; ch < c; ch++)
-                dst[(i * kh * kw + y) * c + ch] = src[(i * c + ch) * kh * kw + y];
-    nm_free(src);
-    return true;
+    *g = (geometry){ .n = x->shape[0], .h = x->shape[1], .w = x->shape[2], .c = x->shape[3], .o = w->shape.dim[0], .groups = c->groups ? c->groups : 1,
+                     .cg = w->shape.dim[1] };
+    nm_window *v = &g->win;
+    v->kh = w->shape.dim[2];
+    v->kw = w->shape.dim[3];
+    for (int i = 0; i < 2; i++) {
+        v->stride[i] = c->stride[i] ? c->stride[i] : 1;
+        v->dilation[i] = c->dilation[i] ? c->dilation[i] : 1;
+        v->pad[i] = c->pad[i];
+    }
+    g->oh = (g->h + 2 * v->pad[0] - v->dilation[0] * (v->kh - 1) - 1) / v->stride[0] + 1;
+    g->ow = (g->w + 2 * v->pad[1] - v->dilation[1] * (v->kw - 1) - 1) / v->stride[1] + 1;
+    g->og = g->o / g->groups;
+    g->k = v->kh * v->kw * g->cg;
+    g->direct = v->kh == 1 && v->kw == 1 && v->stride[0] == 1 && v->stride[1] == 1 && !v->pad[0] && !v->pad[1] && g->groups == 1;
+    return g->cg * g->groups == g->c && g->og * g->groups == g->o;
 }
+
+static int64_t at_least_one(int64_t x) { return x < 1 ? 1 : x; }
+
+/* Rows of pictures, numbered through all pictures, that one block takes: what fits, but at least 16 blocks in all. */
+static int64_t block_rows(int64_t rows, int64_t pixels, int64_t floats_per_pixel)
+{
+    int64_t fit = at_least_one(BLOCK_BYTES / (pixels * floats_per_pixel * 4)), most = (rows + 15) / 16;
+    return fit < most ? fit : most;
+}
+
+/* im2col of rows [begin, end), numbered through all pictures: x's pictures are h x w, the result's out_h x out_w. */
+static void gather(const nm_run *r, const float *x, int64_t h, int64_t w, int64_t c, int64_t ld, const nm_window *win, int64_t out_h, int64_t out_w,
+                   int64_t begin, int64_t end, float *dst)
+{
+    while (begin < end) {
+        int64_t image = begin / out_h, from = begin % out_h, to = end - image * out_h < out_h ? end - image * out_h : out_h;
+        r->kn->elementwise.im2col(x + image * h * w * ld, h, w, c, ld, win, from, to, out_w, dst);
+        dst += (to - from) * out_w * win->kh * win->kw * c;
+        begin += to - from;
+    }
+}
+
+/* ---- weights as the products want them ---- */
+
+/* FORWARD: [out][ky][kx][in] of one group. TURNED: [in][ky][kx][out], ky and kx from the end. COLUMNS: [ky][kx][in][out]. */
+typedef enum layout { FORWARD, TURNED, COLUMNS } layout;
+
+static void lay_out(const geometry *g, const float *w, layout l, float *dst)
+{
+    int64_t taps = g->win.kh * g->win.kw;
+    for (int64_t o = 0; o < g->og; o++)
+        for (int64_t c = 0; c < g->cg; c++)
+            for (int64_t t = 0; t < taps; t++) {
+                int64_t at = l == FORWARD ? (o * taps + t) * g->cg + c : l == TURNED ? (c * taps + taps - 1 - t) * g->og + o : (t * g->cg + c) * g->og + o;
+                dst[at] = w[(o * g->cg + c) * taps + t];
+            }
+}
+
+/* Packs one group's weight anew. */
+static bool pack_group(nm_run *r, const geometry *g, const nm_weight *w, int64_t group, layout l, nm_dtype compute, nm_packed *p)
+{
+    int64_t size = g->og * g->k, n = l == FORWARD ? g->og : l == TURNED ? g->cg : g->k, k = size / at_least_one(n);
+    float *all = nm_alloc((size_t)(size * (g->groups + 1)) * sizeof *all), *laid = all ? all + size * g->groups : NULL;
+    bool ok = all != NULL;
+    if (ok) {
+        nm_weight_copy_f32(w, all);
+        lay_out(g, all + group * size, l, laid);
+        ok = nm_gemm_pack(r->kn, p, compute, laid, NM_F32, k, false, n, k, r->pool);
+    }
+    nm_free(all);
+    if (!ok)
+        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: packing a convolution");
+    return ok;
+}
+
+static nm_dtype compute_of(const nm_run *r) { return r->compute == NM_I8 ? (nm_gemm_has(r->kn, NM_BF16) ? NM_BF16 : NM_F32) : r->compute; }
 
 static pthread_mutex_t conv_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static const nm_packed *conv_packed(nm_run *r, const nm_weight *cw, nm_dtype compute)
+/* The forward's weight, made once per value and kept where packed weights are kept (one group). */
+static const nm_packed *kept_packed(nm_run *r, const geometry *g, const nm_weight *cw)
 {
     nm_weight *w = (nm_weight *)(uintptr_t)cw;
-    int64_t n = w->shape.dim[0], k = nm_shape_numel(w->shape) / (n ? n : 1);
-    if (w->shape.dim[2] == 1 && w->shape.dim[3] == 1)
+    nm_dtype compute = compute_of(r);
+    if (g->win.kh == 1 && g->win.kw == 1)
         return nm_weight_packed(r, w, compute);
     nm_packed *p = atomic_load_explicit(&w->packed[compute], memory_order_acquire);
     if (p || !nm_run_ok(r))
@@ -37,332 +115,368 @@ static const nm_packed *conv_packed(nm_run *r, const nm_weight *cw, nm_dtype com
     pthread_mutex_lock(&conv_lock);
     p = atomic_load(&w->packed[compute]);
     if (!p) {
-        float *t = nm_alloc((size_t)(n * k) * sizeof *t);
         p = calloc(1, sizeof *p);
-        if (!t || !p || !nhwc_weight(w, t) || !nm_gemm_pack(r->kn, p, compute, t, NM_F32, k, false, n, k, r->pool)) {
+        if (!p)
+            nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: packing a convolution");
+        else if (!pack_group(r, g, w, 0, FORWARD, compute, p)) {
             free(p);
             p = NULL;
-            nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: packing a convolution");
         } else
             atomic_store_explicit(&w->packed[compute], p, memory_order_release);
-        nm_free(t);
     }
     pthread_mutex_unlock(&conv_lock);
     return p;
 }
 
-typedef struct im2col_job { const nm_run *r; const float *x; float *dst; int64_t h, w, c, kh, kw, stride, pad, oh, ow, k; } im2col_job;
+/* ---- forward ---- */
 
-/* Rows of output pixels of a chunk of pictures: piece i is row i % oh of picture i / oh. */
-static void im2col_rows(void *arg, int64_t b, int64_t e, int worker)
+typedef struct forward_job {
+    const nm_run *r;
+    const geometry *g;
+    const nm_conv *c;
+    const float *x;
+    const nm_packed *b;
+    int64_t group, rows;      /* of a block */
+    float *raw, *y;           /* y may be raw */
+    const nm_bn_norm *norm;   /* known statistics, or NULL */
+    nm_bn_block *stats;       /* per block, or NULL */
+    char *scratch;
+    size_t per_worker, gemm_bytes;
+} forward_job;
+
+static void forward_block(const forward_job *j, int64_t i, char *scratch)
 {
-    const im2col_job *j = arg;
-    (void)worker;
-    for (int64_t i = b; i < e; i++)
-        j->r->kn->elementwise.im2col(j->x + i / j->oh * j->h * j->w * j->c, j->h, j->w, j->c, j->kh, j->kw, j->stride, j->pad, i % j->oh, i % j->oh + 1, j->ow,
-                                     j->dst + i * j->ow * j->k);
-}
-
-#define COLUMNS_BYTES (384 << 10) /* of im2col rows at a time and thread: they stay in the second-level cache until the product reads them */
-
-/* y[n, oh, ow, o] = (or +=) the products of x's windows with b, packed [o, kh * kw * c]. */
-static void convolve(nm_run *r, const nm_conv_shape *s, int64_t n, const float *x, const nm_packed *b, float *y, bool add)
-{
-    int64_t k = s->kh * s->kw * s->c, rows = s->oh * s->ow;
-    bool direct = s->kh == 1 && s->kw == 1 && s->stride == 1 && s->pad == 0;
-    int64_t chunk = direct ? n : COLUMNS_BYTES * nm_pool_size(r->pool) / (rows * k * (int64_t)sizeof(float));
-    chunk = chunk < 1 ? 1 : chunk > n ? n : chunk;
-    nm_arena_mark mark = nm_arena_get_mark(r->arena);
-    float *cols = direct ? NULL : nm_scratch(r, (size_t)(chunk * rows * k) * sizeof *cols);
-    for (int64_t i = 0; i < n && nm_run_ok(r) && b; i += chunk) {
-        int64_t m = n - i < chunk ? n - i : chunk;
-        im2col_job j = { r, x + i * s->h * s->w * s->c, cols, s->h, s->w, s->c, s->kh, s->kw, s->stride, s->pad, s->oh, s->ow, k };
-        if (!direct)
-            nm_parallel_for(r->pool, m * s->oh, 4, im2col_rows, &j);
-        float *out = y + i * rows * s->o;
-        nm_gemm g = { .m = m * rows, .a = direct ? j.x : cols, .a_dtype = NM_F32, .lda = k, .b = b, .c = out, .c_dtype = NM_F32, .ldc = s->o, .alpha = 1,
-                      .residual = add ? out : NULL, .ldr = s->o };
-        nm_product(r, &g);
-    }
-    nm_arena_rewind(r->arena, mark);
-}
-
-/* ---- its backward ---- */
-
-typedef struct conv_saved { nm_tensor x, y; const nm_weight *w; nm_conv_shape s; int64_t n; } conv_saved;
-
-/* [o, c, kh, kw] -> [c, kh, kw, o] with both window axes reversed: the convolution that takes dy back to dx when the stride is 1. */
-static void turned_weight(const nm_conv_shape *s, const float *w, float *dst)
-{
-    int64_t taps = s->kh * s->kw;
-    for (int64_t o = 0; o < s->o; o++)
-        for (int64_t c = 0; c < s->c; c++)
-            for (int64_t t = 0; t < taps; t++)
-                dst[(c * taps + taps - 1 - t) * s->o + o] = w[(o * s->c + c) * taps + t];
-}
-
-/* dx += sum over taps of the columns' gradients; one picture. */
-static void add_columns(const nm_conv_shape *s, const float *cols, float *dx)
-{
-    for (int64_t oy = 0; oy < s->oh; oy++)
-        for (int64_t ox = 0; ox < s->ow; ox++)
-            for (int64_t ky = 0; ky < s->kh; ky++)
-                for (int64_t kx = 0; kx < s->kw; kx++, cols += s->c) {
-                    int64_t iy = oy * s->stride + ky - s->pad, ix = ox * s->stride + kx - s->pad;
-                    if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->w)
-                        continue;
-                    float *d = dx + (iy * s->w + ix) * s->c;
-                    for (int64_t c = 0; c < s->c; c++)
-                        d[c] += cols[c];
-                }
-}
-
-/* Any stride: the gradient of the columns, added back picture by picture. */
-static void strided_input_gradient(nm_run *r, const conv_saved *v, const float *w, const float *dy, float *dx)
-{
-    const nm_conv_shape *s = &v->s;
-    int64_t k = s->kh * s->kw * s->c, rows = s->oh * s->ow, taps = s->kh * s->kw;
-    float *nhwc = nm_scratch(r, (size_t)(s->o * k) * sizeof *nhwc), *cols = nm_scratch(r, (size_t)(rows * k) * sizeof *cols);
-    nm_packed p = { 0 };
-    if (!nhwc || !cols)
+    const geometry *g = j->g;
+    int64_t begin = i * j->rows, all = g->n * g->oh, end = begin + j->rows < all ? begin + j->rows : all, pixels = (end - begin) * g->ow;
+    float *cols = (float *)(void *)(scratch + j->gemm_bytes);
+    if (!g->direct)
+        gather(j->r, j->x + j->group * g->cg, g->h, g->w, g->cg, g->c, &g->win, g->oh, g->ow, begin, end, cols);
+    float *raw = j->raw + begin * g->ow * g->o;
+    nm_gemm p = { .m = pixels, .a = g->direct ? j->x + begin * g->ow * g->c : cols, .a_dtype = NM_F32, .lda = g->k, .b = j->b, .c = raw + j->group * g->og,
+                  .c_dtype = NM_F32, .ldc = g->o, .alpha = 1, .act = j->c->relu && !j->c->bn ? NM_ACT_RELU : NM_ACT_NONE,
+                  .bias = j->c->bias && nm_has(j->c->bias) ? j->c->bias->f32 + j->group * g->og : NULL };
+    nm_gemm_run(j->r->kn, &p, NULL, scratch);
+    if (j->group < g->groups - 1)
         return;
-    for (int64_t o = 0; o < s->o; o++)
-        for (int64_t t = 0; t < taps; t++)
-            for (int64_t c = 0; c < s->c; c++)
-                nhwc[(o * taps + t) * s->c + c] = w[(o * s->c + c) * taps + t];
-    if (!nm_gemm_pack(r->kn, &p, NM_F32, nhwc, NM_F32, k, true, k, s->o, r->pool)) {
-        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradient of a convolution");
-        return;
-    }
-    for (int64_t i = 0; i < v->n && nm_run_ok(r); i++) {
-        nm_gemm g = { .m = rows, .a = dy + i * rows * s->o, .a_dtype = NM_F32, .lda = s->o, .b = &p, .c = cols, .c_dtype = NM_F32, .ldc = k, .alpha = 1 };
-        nm_product(r, &g);
-        add_columns(s, cols, dx + i * s->h * s->w * s->c);
-    }
-    nm_gemm_pack_free(&p);
+    const float *residual = j->c->residual ? (const float *)j->c->residual->data + begin * g->ow * g->o : NULL;
+    if (j->stats)
+        nm_bn_moments(j->r, pixels, g->o, raw, cols, &j->stats[i]);
+    else if (j->norm)
+        j->r->kn->channels.affine(pixels, g->o, raw, j->norm->scale, j->norm->shift, residual, j->c->relu, j->y + begin * g->ow * g->o);
 }
 
-static void input_gradient(nm_run *r, const conv_saved *v, const float *dy)
+static void forward_blocks(void *arg, int64_t b, int64_t e, int worker)
 {
-    const nm_conv_shape *s = &v->s;
-    float *dx = nm_grad_data(r, &v->x), *w = nm_scratch(r, 2 * (size_t)nm_shape_numel(v->w->shape) * sizeof *w);
-    if (!dx || !w)
-        return;
-    nm_weight_copy_f32(v->w, w);
-    if (s->stride != 1 || s->kh != s->kw || s->pad > s->kh - 1) {
-        strided_input_gradient(r, v, w, dy, dx);
-        return;
-    }
-    float *turned = w + nm_shape_numel(v->w->shape);
-    nm_packed p = { 0 };
-    turned_weight(s, w, turned);
-    if (!nm_gemm_pack(r->kn, &p, NM_F32, turned, NM_F32, s->kh * s->kw * s->o, false, s->c, s->kh * s->kw * s->o, r->pool)) {
-        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradient of a convolution");
-        return;
-    }
-    nm_conv_shape back = { s->oh, s->ow, s->o, s->kh, s->kw, 1, s->kh - 1 - s->pad, s->h, s->w, s->c };
-    convolve(r, &back, v->n, dy, &p, dx, true);
-    nm_gemm_pack_free(&p);
+    const forward_job *j = arg;
+    for (; b < e; b++)
+        forward_block(j, b, j->scratch + (size_t)worker * j->per_worker);
 }
 
-typedef struct weight_job { const nm_run *r; const nm_conv_shape *s; int64_t n; const float *x, *dy; float *dw; } weight_job;
+static size_t round_64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-#define OUTPUTS 6 /* a piece of work: as many outputs as the vector kernels keep in registers */
-
-static void weight_part(void *arg, int64_t b, int64_t e, int worker)
+/* Runs all groups; `norm` and `stats` as in the job. Returns the number of blocks. */
+static int64_t run_forward(nm_run *r, const geometry *g, const nm_weight *w, forward_job *j)
 {
-    const weight_job *j = arg;
-    int64_t end = e * OUTPUTS < j->s->o ? e * OUTPUTS : j->s->o;
-    (void)worker;
-    j->r->kn->convnet.weight_grad(j->s, j->n, j->x, j->dy, b * OUTPUTS, end, j->dw);
-}
-
-#define PICTURES_BYTES (192 << 10) /* of x and dy at a time: read once per block of outputs and channels */
-
-static void weight_gradient(nm_run *r, const conv_saved *v, const float *dy)
-{
-    nm_conv_shape s = v->s;
-    int64_t n = v->n, taps = s.kh * s.kw, count = nm_shape_numel(v->w->shape), at = 0;
-    float *dw = nm_scratch(r, (size_t)count * sizeof *dw), *g = nm_weight_grad(r, v->w);
-    if (!dw || !g)
-        return;
-    memset(dw, 0, (size_t)count * sizeof *dw);
-    if (taps == 1 && s.stride == 1 && s.pad == 0) { /* pixels are independent: rows of 64 */
-        int64_t pixels = n * s.h * s.w;
-        s.h = s.oh = 1;
-        s.w = s.ow = pixels < 64 ? pixels : 64;
-        n = pixels / s.w;
-        at = n * s.w; /* what the rows of 64 leave */
-        if (at < pixels) {
-            nm_conv_shape rest = s;
-            rest.w = rest.ow = pixels - at;
-            weight_job j = { r, &rest, 1, (const float *)v->x.data + at * s.c, dy + at * s.o, dw };
-            nm_parallel_for(r->pool, (s.o + OUTPUTS - 1) / OUTPUTS, 1, weight_part, &j);
+    int64_t blocks = (g->n * g->oh + j->rows - 1) / j->rows, floats = (g->direct ? 0 : j->rows * g->ow * g->k) + 3 * g->o;
+    for (int64_t group = 0; group < g->groups && nm_run_ok(r); group++) {
+        nm_packed own = { 0 };
+        bool kept = g->groups == 1;
+        j->b = kept ? kept_packed(r, g, w) : &own;
+        if (!kept)
+            pack_group(r, g, w, group, FORWARD, compute_of(r), &own);
+        nm_arena_mark mark = nm_arena_get_mark(r->arena);
+        if (nm_run_ok(r)) {
+            nm_gemm p = { .m = j->rows * g->ow, .a_dtype = NM_F32, .lda = g->k, .b = j->b, .c_dtype = NM_F32, .ldc = g->o };
+            j->gemm_bytes = round_64(nm_gemm_scratch(r->kn, &p, 1));
+            j->per_worker = round_64(j->gemm_bytes + (size_t)floats * sizeof(float));
+            j->scratch = nm_scratch(r, j->per_worker * (size_t)nm_pool_size(r->pool));
+            j->group = group;
+            if (j->scratch)
+                nm_parallel_for(r->pool, blocks, 1, forward_blocks, j);
         }
+        nm_arena_rewind(r->arena, mark);
+        if (!kept)
+            nm_gemm_pack_free(&own);
     }
-    int64_t x_size = s.h * s.w * s.c, y_size = s.oh * s.ow * s.o, chunk = PICTURES_BYTES / ((x_size + y_size) * (int64_t)sizeof(float));
-    chunk = chunk < 1 ? 1 : chunk;
-    for (int64_t i = 0; i < n; i += chunk) {
-        weight_job j = { r, &s, n - i < chunk ? n - i : chunk, (const float *)v->x.data + i * x_size, dy + i * y_size, dw };
-        nm_parallel_for(r->pool, (s.o + OUTPUTS - 1) / OUTPUTS, 1, weight_part, &j);
+    return blocks;
+}
+
+static nm_bn_block *new_stats(nm_run *r, int64_t blocks, int64_t cols)
+{
+    nm_bn_block *b = nm_scratch(r, (size_t)blocks * sizeof *b);
+    double *d = nm_scratch(r, (size_t)(2 * blocks * cols) * sizeof *d);
+    for (int64_t i = 0; b && d && i < blocks; i++)
+        b[i] = (nm_bn_block){ d + 2 * i * cols, d + (2 * i + 1) * cols, 0 };
+    return d ? b : NULL;
+}
+
+/* ---- backward ---- */
+
+typedef struct conv_saved {
+    nm_tensor x, raw, y, residual; /* raw: before normalisation; y where there is none */
+    const nm_weight *w;
+    nm_conv c;
+    geometry g;
+    nm_bn_norm norm;
+} conv_saved;
+
+typedef struct back_job {
+    nm_run *r;
+    const conv_saved *s;
+    const nm_channel_back *rows; /* how the gradient before normalisation comes from dy; NULL: it is dy */
+    const float *dy;
+    float *dx, *dw, *dbias;      /* dw: [parts][out][ky][kx][in]; dbias: [parts][out]; NULL where not wanted */
+    bool fresh;                  /* dx holds nothing yet */
+    bool strided;
+    const nm_packed *b;          /* per group */
+    int64_t images, blocks, parts;
+    int64_t rows_w, rows_x;      /* of a block of im2col: for the weight, for the pixels */
+    char *scratch;
+    size_t per_worker, gemm_bytes, d_bytes;
+} back_job;
+
+/* The gradient of the convolution's result for pictures [begin, end), whose first pixel is row `at`. */
+static const float *result_gradient(const back_job *j, int64_t at, int64_t rows, float *d)
+{
+    const nm_channel_back *t = j->rows;
+    int64_t cols = j->s->g.o, off = at * cols;
+    if (!t)
+        return j->dy + off;
+    nm_channel_back p = *t;
+    p.dy += off;
+    p.x += off;
+    p.y = t->y ? t->y + off : NULL;
+    p.residual = t->residual ? t->residual + off : NULL;
+    p.dx = d;
+    j->r->kn->channels.back_rows(rows, &p);
+    return d;
+}
+
+static void weight_block(const back_job *j, int64_t image, int64_t images, const float *d, float *dw, float *cols)
+{
+    const geometry *g = &j->s->g;
+    const float *x = (const float *)j->s->x.data + image * g->h * g->w * g->c;
+    for (int64_t group = 0; group < g->groups; group++)
+        for (int64_t at = 0; at < images * g->oh; at += j->rows_w) {
+            int64_t end = at + j->rows_w < images * g->oh ? at + j->rows_w : images * g->oh;
+            const float *rows = x + at * g->ow * g->c;
+            if (!g->direct) {
+                gather(j->r, x + group * g->cg, g->h, g->w, g->cg, g->c, &g->win, g->oh, g->ow, at, end, cols);
+                rows = cols;
+            }
+            j->r->kn->channels.outer((end - at) * g->ow, g->og, g->k, d + at * g->ow * g->o + group * g->og, g->o, rows, g->k, dw + group * g->og * g->k, g->k);
+        }
+}
+
+/* Adds rows of products [rows][ky][kx][c] back to the pixels they were gathered from. */
+static void scatter(const nm_run *r, const geometry *g, const float *cols, int64_t begin, int64_t end, float *dx)
+{
+    const nm_window *v = &g->win;
+    for (int64_t row = begin; row < end; row++)
+        for (int64_t ox = 0; ox < g->ow; ox++)
+            for (int64_t t = 0; t < v->kh * v->kw; t++, cols += g->cg) {
+                int64_t iy = row % g->oh * v->stride[0] - v->pad[0] + t / v->kw * v->dilation[0];
+                int64_t ix = ox * v->stride[1] - v->pad[1] + t % v->kw * v->dilation[1];
+                float *p = dx + ((row / g->oh * g->h + iy) * g->w + ix) * g->c;
+                if (iy >= 0 && iy < g->h && ix >= 0 && ix < g->w)
+                    r->kn->elementwise.add(g->cg, p, cols, p);
+            }
+}
+
+static void pixel_block(const back_job *j, int64_t image, int64_t images, const float *d, float *cols, void *scratch)
+{
+    const geometry *g = &j->s->g;
+    nm_window turned = { g->win.kh, g->win.kw, { 1, 1 }, { 0 }, { g->win.dilation[0], g->win.dilation[1] } };
+    for (int i = 0; i < 2; i++)
+        turned.pad[i] = g->win.dilation[i] * ((i ? g->win.kw : g->win.kh) - 1) - g->win.pad[i];
+    float *dx = j->dx + image * g->h * g->w * g->c;
+    int64_t h = j->strided ? g->oh : g->h, w = j->strided ? g->ow : g->w, taps = g->win.kh * g->win.kw * g->og;
+    for (int64_t group = 0; group < g->groups; group++)
+        for (int64_t at = 0; at < images * h; at += j->rows_x) {
+            int64_t end = at + j->rows_x < images * h ? at + j->rows_x : images * h;
+            const float *from = d + group * g->og;
+            nm_gemm p = { .m = (end - at) * w, .a_dtype = NM_F32, .b = &j->b[group], .c_dtype = NM_F32, .alpha = 1 };
+            if (j->strided) {
+                p.a = from + at * w * g->o;
+                p.lda = g->o;
+                p.c = cols;
+                p.ldc = g->k;
+                nm_gemm_run(j->r->kn, &p, NULL, scratch);
+                scatter(j->r, g, cols, at, end, dx + group * g->cg);
+                continue;
+            }
+            if (!g->direct)
+                gather(j->r, from, g->oh, g->ow, g->og, g->o, &turned, g->h, g->w, at, end, cols);
+            p.a = g->direct ? from + at * w * g->o : cols;
+            p.lda = taps;
+            p.c = dx + at * w * g->c + group * g->cg;
+            p.ldc = p.ldr = g->c;
+            p.residual = j->fresh ? NULL : p.c;
+            nm_gemm_run(j->r->kn, &p, NULL, scratch);
+        }
+}
+
+/* One part of the blocks, in order: its sums are its own. */
+static void back_parts(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const back_job *j = arg;
+    const geometry *g = &j->s->g;
+    char *scratch = j->scratch + (size_t)worker * j->per_worker;
+    float *d_room = (float *)(void *)(scratch + j->gemm_bytes), *cols = (float *)(void *)(scratch + j->gemm_bytes + j->d_bytes);
+    for (int64_t part = begin; part < end; part++)
+        for (int64_t b = j->blocks * part / j->parts; b < j->blocks * (part + 1) / j->parts; b++) {
+            int64_t image = b * j->images, images = image + j->images < g->n ? j->images : g->n - image, rows = images * g->oh * g->ow;
+            const float *d = result_gradient(j, image * g->oh * g->ow, rows, d_room);
+            if (j->dw)
+                weight_block(j, image, images, d, j->dw + part * g->o * g->k, cols);
+            for (int64_t i = 0; j->dbias && i < rows; i++)
+                j->r->kn->elementwise.add(g->o, j->dbias + part * g->o, d + i * g->o, j->dbias + part * g->o);
+            if (j->dx)
+                pixel_block(j, image, images, d, cols, scratch);
+        }
+}
+
+static void add_parts(const geometry *g, const float *parts, int64_t n, float *dw)
+{
+    int64_t taps = g->win.kh * g->win.kw, size = g->o * g->k;
+    for (int64_t i = 0; i < size; i++) {
+        float sum = 0;
+        for (int64_t p = 0; p < n; p++)
+            sum += parts[p * size + i];
+        dw[(i / g->k * g->cg + i % g->cg) * taps + i / g->cg % taps] += sum;
     }
-    for (int64_t o = 0; o < s.o; o++)
-        for (int64_t t = 0; t < taps; t++)
-            for (int64_t c = 0; c < s.c; c++)
-                g[(o * s.c + c) * taps + t] += dw[(o * taps + t) * s.c + c];
+}
+
+static float *zeros(nm_run *r, int64_t n)
+{
+    float *p = nm_scratch(r, (size_t)n * sizeof *p);
+    if (p)
+        memset(p, 0, (size_t)n * sizeof *p);
+    return p;
+}
+
+static void size_blocks(back_job *j)
+{
+    const geometry *g = &j->s->g;
+    int64_t taps = g->win.kh * g->win.kw, most = (g->n + 15) / 16;
+    j->images = at_least_one(BLOCK_BYTES / (g->oh * g->ow * (g->o + g->c) * 4));
+    j->images = j->images < most ? j->images : most;
+    j->blocks = (g->n + j->images - 1) / j->images;
+    int64_t fit = at_least_one(PARTS_BYTES / (g->o * g->k * 4));
+    j->parts = j->blocks < MOST_PARTS ? j->blocks : MOST_PARTS;
+    j->parts = fit < j->parts ? fit : j->parts;
+    j->rows_w = g->direct ? j->images * g->oh : at_least_one(BLOCK_BYTES / (g->ow * g->k * 4));
+    j->rows_x = g->direct ? j->images * g->h : at_least_one(BLOCK_BYTES / (j->strided ? g->ow * g->k * 4 : g->w * taps * g->og * 4));
+}
+
+/* Scratch of a worker: of the products, the result's gradient, rows of im2col. */
+static void size_scratch(back_job *j)
+{
+    const geometry *g = &j->s->g;
+    int64_t taps = g->win.kh * g->win.kw;
+    int64_t w_floats = g->direct || !j->dw ? 0 : j->rows_w * g->ow * g->k;
+    int64_t x_floats = g->direct || !j->dx ? 0 : j->strided ? j->rows_x * g->ow * g->k : j->rows_x * g->w * taps * g->og;
+    j->d_bytes = j->rows ? round_64((size_t)(j->images * g->oh * g->ow * g->o) * sizeof(float)) : 0;
+    j->gemm_bytes = 0;
+    if (j->dx) {
+        nm_gemm p = { .m = j->rows_x * (j->strided ? g->ow : g->w), .a_dtype = NM_F32, .lda = j->strided || g->direct ? g->o : taps * g->og, .b = j->b,
+                      .c_dtype = NM_F32, .ldc = g->c };
+        j->gemm_bytes = round_64(nm_gemm_scratch(j->r->kn, &p, 1));
+    }
+    j->per_worker = round_64(j->gemm_bytes + j->d_bytes + (size_t)(w_floats > x_floats ? w_floats : x_floats) * sizeof(float));
+    j->scratch = nm_scratch(j->r, j->per_worker * (size_t)nm_pool_size(j->r->pool) + 64);
+}
+
+static void run_backward(nm_run *r, conv_saved *s, back_job *j)
+{
+    const geometry *g = &s->g;
+    nm_packed *packed = calloc((size_t)g->groups, sizeof *packed);
+    if (!packed)
+        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradient of a convolution");
+    for (int64_t i = 0; packed && j->dx && i < g->groups && nm_run_ok(r); i++)
+        pack_group(r, g, s->w, i, j->strided ? COLUMNS : TURNED, compute_of(r), &packed[i]);
+    j->b = packed;
+    size_blocks(j);
+    float *dw = nm_trains(r, s->w) ? nm_weight_grad(r, s->w) : NULL, *dbias = nm_trains(r, s->c.bias) ? nm_weight_grad(r, s->c.bias) : NULL;
+    if (dw)
+        j->dw = zeros(r, j->parts * g->o * g->k);
+    if (dbias)
+        j->dbias = zeros(r, j->parts * g->o);
+    if (nm_run_ok(r))
+        size_scratch(j);
+    if (nm_run_ok(r)) {
+        nm_parallel_for(r->pool, j->parts, 1, back_parts, j);
+        if (dw)
+            add_parts(g, j->dw, j->parts, dw);
+        for (int64_t i = 0; dbias && i < j->parts * g->o; i++)
+            dbias[i % g->o] += j->dbias[i];
+    }
+    for (int64_t i = 0; packed && i < g->groups; i++)
+        nm_gemm_pack_free(&packed[i]);
+    free(packed);
 }
 
 static void conv_backward(nm_run *r, void *saved)
 {
-    conv_saved *v = saved;
-    const float *dy = nm_grad_read(&v->y);
-    if (nm_trains(r, v->w))
-        weight_gradient(r, v, dy);
-    if (v->x.grad)
-        input_gradient(r, v, dy);
+    conv_saved *s = saved;
+    const geometry *g = &s->g;
+    int64_t rows = g->n * g->oh * g->ow;
+    back_job j = { .r = r, .s = s, .dy = nm_grad_read(&s->y), .strided = g->win.stride[0] != 1 || g->win.stride[1] != 1 };
+    nm_channel_back t = { .cols = g->o, .relu = s->c.relu, .dy = j.dy, .x = s->raw.data, .y = s->c.relu && (s->residual.data || !s->c.bn) ? s->y.data : NULL };
+    if (s->residual.grad)
+        t.residual = nm_grad_fresh(r, &s->residual, &t.residual_fresh);
+    if (s->c.bn)
+        nm_bn_prepare_back(r, s->c.bn, &s->norm, rows, &t);
+    else if (s->c.relu) { /* dz alone: (dz - 0 - (x - 0) 0) 1 */
+        float *c = zeros(r, 2 * g->o);
+        for (int64_t i = 0; c && i < g->o; i++)
+            c[g->o + i] = 1;
+        t.mean = t.a = t.b = c;
+        t.k = c ? c + g->o : NULL;
+    }
+    j.rows = s->c.bn || s->c.relu ? &t : NULL;
+    if (j.strided || g->groups > 1)
+        j.dx = nm_grad_data(r, &s->x);
+    else
+        j.dx = nm_grad_fresh(r, &s->x, &j.fresh);
+    if (nm_run_ok(r))
+        run_backward(r, s, &j);
 }
 
 /* ---- the operator ---- */
 
-static nm_tensor bare_conv(nm_run *r, nm_tensor x, const nm_weight *w, int stride, int pad)
+static bool wants_record(const nm_run *r, const nm_tensor *x, const nm_weight *w, const nm_conv *c)
 {
-    int64_t n = x.shape[0], h = x.shape[1], wd = x.shape[2], c = x.shape[3], o = w->shape.dim[0], kh = w->shape.dim[2], kw = w->shape.dim[3];
-    nm_conv_shape s = { h, wd, c, kh, kw, stride, pad, (h + 2 * pad - kh) / stride + 1, (wd + 2 * pad - kw) / stride + 1, o };
-    if (h + 2 * pad < kh || wd + 2 * pad < kw)
-        return nm_run_fail(r, NOEMA_E_ARGUMENT, "conv2d: image [%lld, %lld] is smaller than the kernel", (long long)h, (long long)wd);
-    nm_dtype compute = r->compute == NM_I8 ? (nm_gemm_has(r->kn, NM_BF16) ? NM_BF16 : NM_F32) : r->compute;
-    const nm_packed *b = conv_packed(r, w, compute);
-    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(n, s.oh, s.ow, o));
-    if (!b || !y.data)
-        return (nm_tensor){ 0 };
-    convolve(r, &s, n, x.data, b, y.data, false);
-    if (nm_wants(r, &x) || nm_trains(r, w))
-        NM_RECORD(r, y, conv_backward, conv_saved, x, y, w, s, n);
-    return nm_run_ok(r) ? y : (nm_tensor){ 0 };
+    return nm_wants(r, x) || nm_trains(r, w) || nm_trains(r, c->bias) || nm_bn_trains(r, c->bn) || (c->residual && nm_wants(r, c->residual));
 }
 
-nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, const nm_batchnorm_w *bn, float eps, int stride, int pad, nm_act act)
+nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, nm_conv c)
 {
-    if (!x.data || !nm_run_ok(r))
+    geometry g;
+    if (!x.data || (c.residual && !c.residual->data) || !nm_run_ok(r))
         return (nm_tensor){ 0 };
-    if (x.ndim != 4 || x.dtype != NM_F32 || !nm_is_contiguous(&x) || w->shape.ndim != 4 || x.shape[3] != w->shape.dim[1])
+    if (!measure(&x, w, &c, &g) || (c.residual && !c.bn))
         return nm_run_fail(r, NOEMA_E_INTERNAL, "conv2d: expected f32 [n, h, w, c] with the weight's channels");
-    nm_tensor y = bare_conv(r, x, w, stride, pad);
-    if (bn)
-        return nm_batchnorm(r, y, bn, eps, act);
-    return act == NM_ACT_NONE ? y : nm_activation(r, y, act);
-}
-
-typedef struct pool_saved { nm_tensor x, y; int size; } pool_saved;
-
-static void avgpool_backward(nm_run *r, void *saved)
-{
-    pool_saved *v = saved;
-    int64_t n = v->x.shape[0], h = v->x.shape[1], w = v->x.shape[2], c = v->x.shape[3], s = v->size;
-    const float *dy = nm_grad_read(&v->y);
-    float *dx = nm_grad_data(r, &v->x), part = 1 / (float)(s * s);
-    for (int64_t i = 0; dx && i < n; i++, dx += h * w * c)
-        for (int64_t oy = 0; oy < h / s; oy++)
-            for (int64_t ox = 0; ox < w / s; ox++, dy += c)
-                for (int64_t t = 0; t < s * s; t++) {
-                    float *d = dx + ((oy * s + t / s) * w + ox * s + t % s) * c;
-                    for (int64_t j = 0; j < c; j++)
-                        d[j] += part * dy[j];
-                }
-}
-
-nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size)
-{
-    if (!x.data || !nm_run_ok(r) || size == 1)
-        return x;
-    if (x.ndim != 4 || x.dtype != NM_F32 || !nm_is_contiguous(&x))
-        return nm_run_fail(r, NOEMA_E_INTERNAL, "avgpool: expected f32 [n, h, w, c]");
-    int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2], c = x.shape[3];
-    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(n, h / size, w / size, c));
-    for (int64_t i = 0; y.data && i < n; i++)
-        r->kn->elementwise.avgpool((float *)x.data + i * h * w * c, h, w, c, size, (float *)y.data + i * (h / size) * (w / size) * c);
-    if (nm_wants(r, &x))
-        NM_RECORD(r, y, avgpool_backward, pool_saved, x, y, size);
+    if (g.oh < 1 || g.ow < 1)
+        return nm_run_fail(r, NOEMA_E_ARGUMENT, "conv2d: image [%lld, %lld] is smaller than the kernel", (long long)g.h, (long long)g.w);
+    bool record = wants_record(r, &x, w, &c), batch = c.bn && nm_bn_follows(r, c.bn);
+    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(g.n, g.oh, g.ow, g.o)), raw = record && c.bn ? nm_new(r, NM_F32, NM_SHAPE(g.n, g.oh, g.ow, g.o)) : y;
+    if (y.data && c.residual && (!nm_same_shape(&y, c.residual) || !nm_is_contiguous(c.residual)))
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "conv2d: residual of another shape");
+    nm_bn_norm norm = c.bn && !batch ? nm_bn_running(r, c.bn, c.eps, g.o) : (nm_bn_norm){ 0 };
+    forward_job j = { .r = r, .g = &g, .c = &c, .x = x.data, .raw = raw.data, .y = y.data, .norm = c.bn && !batch ? &norm : NULL,
+                      .rows = block_rows(g.n * g.oh, g.ow, (g.direct ? g.c : g.k) + g.o) };
+    if (batch)
+        j.stats = new_stats(r, (g.n * g.oh + j.rows - 1) / j.rows, g.o);
+    int64_t blocks = nm_run_ok(r) ? run_forward(r, &g, w, &j) : 0;
+    if (batch && nm_run_ok(r)) {
+        norm = nm_bn_batch(r, c.bn, c.eps, g.o, j.stats, blocks);
+        if (nm_run_ok(r))
+            nm_bn_apply(r, &norm, raw, c.residual, c.relu, y);
+    }
+    if (!nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    if (record)
+        NM_RECORD(r, y, conv_backward, conv_saved, x, raw, y, c.residual ? *c.residual : (nm_tensor){ 0 }, w, c, g, norm);
     return y;
-}
-
-/* ---- position tables ---- */
-
-static double cubic(double x, double a)
-{
-    x = fabs(x);
-    if (x < 1)
-        return ((a + 2) * x - (a + 3)) * x * x + 1;
-    if (x < 2)
-        return (((x - 5) * x + 8) * x - 4) * a;
-    return 0;
-}
-
-/* Taps of output i of `out` over `in`: PyTorch's upsample kernels, align_corners=False (CORNERS: True). Returns the number of taps written;
- * index and weight hold in + 8 at the most. Antialiased kernels widen with the scale, skip taps outside and are normalised;
- * the others clamp taps to the edge. */
-static int taps(int64_t i, int64_t in, int64_t out, nm_interp how, int64_t *index, double *weight)
-{
-    double scale = (double)in / (double)out;
-    int n = 0;
-    if (how == NM_INTERP_BICUBIC_AA) {
-        double fs = scale > 1 ? scale : 1, support = 2 * fs, c = scale * ((double)i + 0.5), sum = 0;
-        int64_t lo = (int64_t)(c - support + 0.5), hi = (int64_t)(c + support + 0.5);
-        lo = lo < 0 ? 0 : lo;
-        hi = hi > in ? in : hi;
-        for (int64_t j = lo; j < hi; j++) {
-            index[n] = j;
-            weight[n] = cubic(((double)j - c + 0.5) / fs, -0.5);
-            sum += weight[n++];
-        }
-        for (int k = 0; k < n; k++)
-            weight[k] /= sum;
-        return n;
-    }
-    bool corners = how == NM_INTERP_BICUBIC_CORNERS, bicubic = how == NM_INTERP_BICUBIC || corners;
-    double src = !corners ? scale * ((double)i + 0.5) - 0.5 : out > 1 ? (double)i * (double)(in - 1) / (double)(out - 1) : 0;
-    if (!bicubic && src < 0)
-        src = 0;
-    double base = floor(src), t = src - base;
-    int from = bicubic ? -1 : 0, to = bicubic ? 2 : 1;
-    for (int k = from; k <= to; k++) {
-        int64_t j = (int64_t)base + k;
-        index[n] = j < 0 ? 0 : j >= in ? in - 1 : j;
-        weight[n++] = bicubic ? cubic(k - t, -0.75) : k ? t : 1 - t;
-    }
-    return n;
-}
-
-bool nm_resize_positions(const float *rows, int64_t extra, int64_t old_h, int64_t old_w, float *out, int64_t new_h, int64_t new_w, int64_t width,
-                         nm_interp how)
-{
-    memcpy(out, rows, (size_t)(extra * width) * sizeof *out);
-    rows += extra * width;
-    out += extra * width;
-    size_t most = (size_t)(old_h > old_w ? old_h : old_w) + 8;
-    int64_t *iy = malloc(2 * most * sizeof *iy);
-    double *wy = malloc(2 * most * sizeof *wy), *acc = malloc((size_t)width * sizeof *acc);
-    bool ok = iy && wy && acc;
-    int64_t *ix = ok ? iy + most : NULL;
-    double *wx = ok ? wy + most : NULL;
-    for (int64_t y = 0; ok && y < new_h; y++) {
-        int ny = taps(y, old_h, new_h, how, iy, wy);
-        for (int64_t x = 0; x < new_w; x++) {
-            int nx = taps(x, old_w, new_w, how, ix, wx);
-            memset(acc, 0, (size_t)width * sizeof *acc);
-            for (int a = 0; a < ny; a++)
-                for (int b = 0; b < nx; b++) {
-                    const float *src = rows + (iy[a] * old_w + ix[b]) * width;
-                    double wt = wy[a] * wx[b];
-                    for (int64_t c = 0; c < width; c++)
-                        acc[c] += wt * (double)src[c];
-                }
-            for (int64_t c = 0; c < width; c++)
-                out[(y * new_w + x) * width + c] = (float)acc[c];
-        }
-    }
-    free(iy);
-    free(wy);
-    free(acc);
-    return ok;
 }

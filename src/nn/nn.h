@@ -60,13 +60,26 @@ static inline nm_tensor nm_add_positions(nm_run *r, nm_tensor tokens, const nm_w
     return nm_add_positions_kept(r, tokens, first, positions, NULL);
 }
 
-/* 2-D convolution on NHWC f32 [batch, h, w, c]; weight [out, in, kh, kw] (groups 1): act(batchnorm(conv(x))); bn NULL: none. */
-typedef struct nm_batchnorm_w { nm_weight weight, bias, running_mean, running_var; } nm_batchnorm_w;
-nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, const nm_batchnorm_w *bn, float eps, int stride, int pad, nm_act act);
-/* act((x - mean) / sqrt(var + eps) * weight + bias) per channel, act none or ReLU; x f32 [.., channels] may be overwritten when nothing
- * wants a gradient. Whose mean and variance: batchnorm.c. */
-nm_tensor nm_batchnorm(nm_run *r, nm_tensor x, const nm_batchnorm_w *w, float eps, nm_act act);
+/* Batch normalisation over the rows of [.., channels]. Where its scale is trained, a training run takes the statistics of the batch (biased
+ * variance), and with a tape the running ones move a tenth of the way to them (unbiased variance, as PyTorch). A locked layer, validation and
+ * inference use the running ones. */
+typedef struct nm_batchnorm_w { nm_weight weight, bias, running_mean, running_var, num_batches_tracked; } nm_batchnorm_w;
+/* y = (x - mean) / sqrt(var + eps) * weight + bias (+ residual) (then ReLU); x, residual f32, contiguous. */
+nm_tensor nm_batchnorm(nm_run *r, nm_tensor x, const nm_batchnorm_w *bn, float eps, const nm_tensor *residual, bool relu);
+
+/* 2-D convolution of NHWC f32 [batch, h, w, in] by [out, in / groups, kh, kw]. What is zero in the options: stride 1, dilation 1, one group. */
+typedef struct nm_conv {
+    int stride[2], pad[2], dilation[2], groups; /* [vertical, horizontal] */
+    const nm_weight *bias;                      /* [out], or NULL / absent */
+    const nm_batchnorm_w *bn;                   /* normalises the result, or NULL */
+    float eps;                                  /* of bn */
+    const nm_tensor *residual;                  /* with bn: added after it, f32 [batch, out h, out w, out] */
+    bool relu;                                  /* last */
+} nm_conv;
+nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, nm_conv c);
 nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size);
+/* f32 [n, a, b] -> [n, b, a], as the given shape: pixels from NCHW to NHWC and back. */
+nm_tensor nm_swap_last(nm_run *r, nm_tensor x, int64_t n, int64_t a, int64_t b, nm_shape shape);
 
 /* Element-wise and row operators on f32 tensors of one shape. */
 nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b);

@@ -25,6 +25,21 @@ void nm_add_column_sums(nm_run *r, const float *x, int64_t rows, int64_t cols, i
 static inline bool nm_trains(const nm_run *r, const nm_weight *w) { return r->tape && w && w->grad && nm_has(w); }
 float *nm_weight_grad(nm_run *r, const nm_weight *w);
 
+/* batchnorm.c, for convolutions that work on a block of rows while it is in the cache. A block's statistics per channel: mean, and sum of
+ * squares around it. Rows are grouped by the caller in a way that does not depend on the number of threads. */
+typedef struct nm_bn_block { double *mean, *squares; int64_t rows; } nm_bn_block;
+void nm_bn_moments(const nm_run *r, int64_t rows, int64_t cols, const float *x, float *scratch /* [3 cols] */, nm_bn_block *b);
+/* What the rows are multiplied by and shifted with, and what the way back needs; all [cols]. */
+typedef struct nm_bn_norm { float *scale, *shift, *mean, *rstd; bool batch; } nm_bn_norm;
+nm_bn_norm nm_bn_running(nm_run *r, const nm_batchnorm_w *bn, float eps, int64_t cols);
+nm_bn_norm nm_bn_batch(nm_run *r, const nm_batchnorm_w *bn, float eps, int64_t cols, const nm_bn_block *blocks, int64_t n_blocks);
+void nm_bn_apply(nm_run *r, const nm_bn_norm *s, nm_tensor x, const nm_tensor *residual, bool relu, nm_tensor y);
+static inline bool nm_bn_trains(const nm_run *r, const nm_batchnorm_w *bn) { return bn && (nm_trains(r, &bn->weight) || nm_trains(r, &bn->bias)); }
+/* Whether the batch's statistics are used. Also without a tape: the first pass of two-pass accumulation must see what the second does. */
+static inline bool nm_bn_follows(const nm_run *r, const nm_batchnorm_w *bn) { return r->training && (bn->weight.grad || bn->bias.grad); }
+/* Sums what a, b and k of `j` need over all rows and collects the gradients of weight and bias; then j->dx may be made in any order. */
+void nm_bn_prepare_back(nm_run *r, const nm_batchnorm_w *bn, const nm_bn_norm *s, int64_t rows, nm_channel_back *j);
+
 #define NM_ROW_GRAIN_BYTES (64 << 10) /* a piece of work: larger than the cost of handing it out, smaller than L2 */
 static inline int64_t nm_row_grain(int64_t cols)
 {

@@ -293,6 +293,13 @@ static void *to_dtype(float *f, int64_t n, nm_dtype dtype)
 {
     if (dtype == NM_F32)
         return f;
+    if (dtype == NM_I64) {
+        int64_t *d = nm_alloc((size_t)n * sizeof *d);
+        for (int64_t i = 0; d && i < n; i++)
+            d[i] = (int64_t)f[i];
+        nm_free(f);
+        return d;
+    }
     uint16_t *h = nm_alloc((size_t)n * 2);
     for (int64_t i = 0; h && i < n; i++)
         h[i] = dtype == NM_F16 ? nm_f32_to_f16(f[i]) : nm_f32_to_bf16(f[i]);
@@ -300,7 +307,7 @@ static void *to_dtype(float *f, int64_t n, nm_dtype dtype)
     return h;
 }
 
-static bool save_one(save_state *s, const char *name, nm_shape shape, float *f, bool low)
+static bool save_one(save_state *s, const char *name, nm_shape shape, float *f, nm_dtype dtype)
 {
     if (s->n == s->cap) {
         size_t cap = s->cap ? 2 * s->cap : 256;
@@ -318,7 +325,6 @@ static bool save_one(save_state *s, const char *name, nm_shape shape, float *f, 
         s->data = d;
         s->cap = cap;
     }
-    nm_dtype dtype = low ? s->dtype : NM_F32;
     char *copy = nm_strdup(name);
     void *data = f ? to_dtype(f, nm_shape_numel(shape), dtype) : NULL;
     s->names[s->n] = copy;
@@ -368,7 +374,7 @@ static void save_visit(nm_params *p, const nm_param_info *info)
             memcpy(part, all + i * each, (size_t)each * sizeof *part);
         if (nm_layout_of(info->layout, shape.ndim) != NM_LAYOUT_SAME)
             part = stored_layout(part, &shape, info->layout);
-        ok = part && save_one(s, info->part_name[i], shape, part, shape.ndim > 1);
+        ok = part && save_one(s, info->part_name[i], shape, part, (info->flags & NM_COUNTER) == NM_COUNTER ? NM_I64 : shape.ndim > 1 ? s->dtype : NM_F32);
     }
     nm_free(all);
     if (!ok)

@@ -41,7 +41,8 @@ enum {
     NM_NO_DECAY = 1 << 0, /* optimiser group: no weight decay */
     NM_OPTIONAL = 1 << 1, /* absent in some files of the family */
     NM_AS_F32 = 1 << 2,   /* operators read it as contiguous f32 (vectors always are) */
-    NM_BUFFER = 1 << 3    /* not trained (running statistics) */
+    NM_BUFFER = 1 << 3,   /* not trained (running statistics) */
+    NM_COUNTER = NM_BUFFER | 1 << 4 /* a buffer that files hold as int64 */
 };
 
 typedef struct nm_params nm_params;

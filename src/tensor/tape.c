@@ -59,7 +59,6 @@ static float *take_chunk(nm_tape *t, size_t n)
         *best = (chunk){ data, n, false };
     }
     best->used = true;
-    memset(best->data, 0, n * sizeof *best->data);
     return best->data;
 }
 
@@ -121,11 +120,25 @@ float *nm_grad_data(nm_run *r, const nm_tensor *t)
     nm_grad *g = t->grad;
     if (!g || !r->tape)
         return NULL;
-    if (!g->data && !(g->data = take_chunk(r->tape, g->n))) {
-        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradients");
-        return NULL;
+    if (!g->data) {
+        if (!(g->data = take_chunk(r->tape, g->n))) {
+            nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradients");
+            return NULL;
+        }
+        memset(g->data, 0, g->n * sizeof *g->data);
     }
     return g->base ? g->data + ((const char *)t->data - (const char *)g->base) / (ptrdiff_t)nm_dtype_size(t->dtype) : g->data;
+}
+
+float *nm_grad_fresh(nm_run *r, const nm_tensor *t, bool *fresh)
+{
+    nm_grad *g = t->grad;
+    *fresh = g && r->tape && !g->data && g->base == t->data && g->n == (size_t)nm_numel(t) && nm_is_contiguous(t);
+    if (!*fresh)
+        return nm_grad_data(r, t);
+    if (!(g->data = take_chunk(r->tape, g->n)))
+        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradients");
+    return g->data;
 }
 
 const float *nm_grad_read(const nm_tensor *t)

@@ -41,6 +41,9 @@ void nm_want_grad(nm_run *r, nm_tensor *x);
 /* The gradient's first element for this view, zeroed at first use; NULL when t wants none (or with r->err set). The view's own
  * strides apply. */
 float *nm_grad_data(nm_run *r, const nm_tensor *t);
+/* The same, but not zeroed where nothing was added yet and t is the whole buffer: then *fresh is true and the caller writes every
+ * element instead of adding. */
+float *nm_grad_fresh(nm_run *r, const nm_tensor *t, bool *fresh);
 /* The same, but NULL when nothing was ever added: then the backward of its producer has nothing to do. */
 const float *nm_grad_read(const nm_tensor *t);
 

@@ -21,7 +21,7 @@ static bool old_rule_decays(const nm_train_param *p)
 
 /* ---- saving ---- */
 
-typedef struct writer { nm_wview *views; size_t n; float *steps; size_t n_steps; int64_t batches; } writer;
+typedef struct writer { nm_wview *views; size_t n; float *steps; size_t n_steps; int64_t *counts; size_t n_counts; } writer;
 
 static json_t *put_tensor(writer *w, nm_shape shape, const float *data)
 {
@@ -38,6 +38,12 @@ static json_t *put_param(writer *w, const nm_train_param *p, const float *data)
 {
     json_t *ref = put_tensor(w, p->w->shape, data);
     nm_wview *v = &w->views[w->n - 1], declared = *v;
+    if (p->counter) {
+        int64_t *count = &w->counts[w->n_counts++];
+        *count = (int64_t)data[0];
+        v->dtype = NM_I64;
+        v->data = count;
+    }
     for (int d = 0; d < v->ndim; d++) {
         v->shape[d] = declared.shape[nm_layout_dim(p->layout, d)];
         v->stride[d] = declared.stride[nm_layout_dim(p->layout, d)];
@@ -45,26 +51,11 @@ static json_t *put_param(writer *w, const nm_train_param *p, const float *data)
     return ref;
 }
 
-/* PyTorch's batch norms count their batches, behind running_var. */
-static void put_batches(json_t *o, writer *w, const char *running_var)
-{
-    char name[384];
-    size_t n = strlen(running_var) - strlen("running_var");
-    snprintf(name, sizeof name, "%.*snum_batches_tracked", (int)n, running_var);
-    w->views[w->n] = (nm_wview){ .name = "", .dtype = NM_I64, .data = &w->batches };
-    json_object_set_new(o, name, json_pack("{s:I}", "$tensor", (json_int_t)w->n++));
-}
-
 static json_t *weights_tree(const nm_trainer *t, writer *w, bool ema)
 {
     json_t *o = json_object();
-    for (size_t i = 0; i < t->n_params; i++) {
-        const nm_train_param *p = &t->params[i];
-        json_object_set_new(o, p->name, put_param(w, p, ema ? p->ema : p->w->f32));
-        size_t n = strlen(p->name);
-        if (p->buffer && n > 11 && strcmp(p->name + n - 11, "running_var") == 0)
-            put_batches(o, w, p->name);
-    }
+    for (size_t i = 0; i < t->n_params; i++)
+        json_object_set_new(o, t->params[i].name, put_param(w, &t->params[i], ema ? t->params[i].ema : t->params[i].w->f32));
     return o;
 }
 
@@ -123,9 +114,10 @@ static json_t *optimizer_tree(const nm_trainer *t, writer *w)
 
 noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *name, int64_t epoch, int64_t samples_seen, noema_error *err)
 {
-    writer w = { .views = nm_malloc_array(t->n_params * 7 + 1, sizeof(nm_wview)), .batches = t->step * t->o.accum, .steps = nm_malloc_array(t->n_params + 1, sizeof(float)) };
+    writer w = { .views = nm_malloc_array(t->n_params * 5 + 1, sizeof(nm_wview)), .steps = nm_malloc_array(t->n_params + 1, sizeof(float)),
+                 .counts = nm_malloc_array(2 * t->n_params + 1, sizeof(int64_t)) };
     noema_status s = NOEMA_OK;
-    if (!w.views || !w.steps) {
+    if (!w.views || !w.steps || !w.counts) {
         s = nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
     } else {
         json_t *tree = json_object();
@@ -143,6 +135,7 @@ noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *
     }
     free(w.views);
     free(w.steps);
+    free(w.counts);
     return s;
 }
 

@@ -14,13 +14,15 @@
 
 typedef struct collect { nm_trainer *t; noema_error *err; noema_status status; } collect;
 
+/* A counter that the file lacks starts at 0. */
 static noema_status own_value(nm_weight *w, noema_error *err, const char *name)
 {
-    int64_t n = nm_shape_numel(w->shape);
-    nm_shape shape = w->shape;
+    nm_shape shape = nm_has(w) ? w->shape : NM_SCALAR;
+    int64_t n = nm_shape_numel(shape);
     float *value = nm_alloc((size_t)(n ? n : 1) * sizeof *value);
     if (!value)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", name);
+    value[0] = 0;
     nm_weight_copy_f32(w, value);
     nm_weight_set(w, value, shape);
     return NOEMA_OK;
@@ -47,18 +49,21 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
 {
     collect *c = p->user;
     const char *name = info->part_name[0];
-    if (c->status != NOEMA_OK || !nm_has(info->w))
+    bool counter = (info->flags & NM_COUNTER) == NM_COUNTER;
+    if (c->status != NOEMA_OK || (!nm_has(info->w) && !counter))
         return;
     if (info->n_parts > 1) { /* one tensor here, several in the file: the epoch files cannot hold it yet */
         c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training towers that store q, k and v apart (XLM-RoBERTa) is not here yet", name);
         return;
     }
     bool buffer = (info->flags & NM_BUFFER) != 0, decayed = !(info->flags & NM_NO_DECAY) && !buffer && info->w->shape.ndim > 1;
-    c->status = add_param(c->t, name, info->w, decayed, nm_layout_of(info->layout, info->w->shape.ndim), c->err);
+    c->status = own_value(info->w, c->err, name);
     if (c->status == NOEMA_OK)
+        c->status = add_param(c->t, name, info->w, decayed, nm_layout_of(info->layout, info->w->shape.ndim), c->err);
+    if (c->status == NOEMA_OK) {
         c->t->params[c->t->n_params - 1].buffer = buffer;
-    if (c->status == NOEMA_OK)
-        c->status = own_value(info->w, c->err, name);
+        c->t->params[c->t->n_params - 1].counter = counter;
+    }
 }
 
 /* What is trained beside the model's parameters: a classifier's head, adapters. */
@@ -392,7 +397,9 @@ static void update(nm_trainer *t, double factor, double lr)
     if (t->logit_bias)
         t->model->logit_bias = (double)t->logit_bias->w->f32[0];
     for (size_t i = 0; i < t->n_params; i++)
-        if (t->params[i].ema)
+        if (t->params[i].ema && t->params[i].counter) /* timm's ModelEmaV3 averages buffers too, and copies what is no fraction */
+            t->params[i].ema[0] = t->params[i].w->f32[0];
+        else if (t->params[i].ema)
             nm_ema_update(t->params[i].n, t->params[i].ema, t->params[i].w->f32, t->o.ema_decay);
 }
 

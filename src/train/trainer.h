@@ -20,7 +20,7 @@ typedef struct nm_train_param {
     nm_grad grad;
     size_t n;
     bool decayed, frozen;
-    bool buffer;       /* running statistics of a batch norm: saved and averaged, never optimised */
+    bool buffer, counter; /* running statistics of a batch norm, and how often they moved (int64 in files): saved and averaged, never optimised */
     nm_layout layout;  /* of the file: [in, out] for visual.proj, text_projection */
     double lr_scale;
     float *m, *v, *ema; /* optimiser state and average, [n]; NULL where not in use */

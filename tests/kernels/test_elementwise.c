@@ -135,7 +135,7 @@ static void test_im2col(void **state)
             float *x = block((size_t)(h * w * c) * 4), *y = block((size_t)((oh - y0) * ow * kh * kw * c) * 4), *o = y;
             for (int64_t j = 0; j < h * w * c; j++)
                 x[j] = (float)(j + 1);
-            k.elementwise.im2col(x, h, w, c, kh, kw, s, p, y0, oh, ow, y);
+            k.elementwise.im2col(x, h, w, c, c, &(nm_window){ kh, kw, { s, s }, { p, p }, { 1, 1 } }, y0, oh, ow, y);
             for (int64_t oy = y0; oy < oh; oy++)
                 for (int64_t ox = 0; ox < ow; ox++)
                     for (int64_t t = 0; t < kh * kw * c; t++) {

@@ -1,18 +1,17 @@
-/* convnet_avx512.c - gradients of convolutions and batch normalisation with 512-bit vectors. */
+/* channels_avx512.c - channels.h with 512-bit vectors. */
 #if defined(__x86_64__)
 #include <immintrin.h>
-#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/convnet_variants.h"
+#include "kernels/channels.h"
 #include "kernels/x86/target.h"
 
 NM_TARGET_PUSH(NM_ISA_AVX512)
 #include "kernels/x86/vec_avx512.h"
 #define NAME(x) x##_avx512
-#include "kernels/x86/convnet_impl.h"
+#include "kernels/x86/channels_impl.h"
 NM_TARGET_POP
 #else
-typedef int nm_no_convnet_avx512;
+typedef int nm_no_channels_avx512;
 #endif
