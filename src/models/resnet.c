@@ -101,8 +101,7 @@ static void observe_nchw(nm_run *r, nm_tensor x, const char *name, int number)
     if (!r->observe || !x.data)
         return;
     nm_arena_mark mark = nm_arena_get_mark(r->arena);
-    int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2], c = x.shape[3];
-    nm_observe(r, nm_swap_last(r, x, n, h * w, c, NM_SHAPE(n, c, h, w)), name, number);
+    nm_observe(r, nm_permute(r, x, (const int[]){ 0, 3, 1, 2 }), name, number);
     nm_arena_rewind(r->arena, mark);
 }
 
@@ -135,8 +134,7 @@ static nm_tensor trunk(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, 
 {
     if (!pixels.data || pixels.ndim != 4 || pixels.shape[1] != 3)
         return nm_run_fail(r, NOEMA_E_ARGUMENT, "expected pictures f32 [n, 3, height, width]");
-    int64_t n = pixels.shape[0], h = pixels.shape[2], wd = pixels.shape[3];
-    nm_tensor x = nm_swap_last(r, pixels, n, 3, h * wd, NM_SHAPE(n, h, wd, 3));
+    nm_tensor x = nm_permute(r, pixels, (const int[]){ 0, 2, 3, 1 });
     x = conv_bn(r, x, &w->stem[0], 2, NULL, true);
     x = conv_bn(r, x, &w->stem[1], 1, NULL, true);
     x = conv_bn(r, x, &w->stem[2], 1, NULL, true);

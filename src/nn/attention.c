@@ -43,12 +43,13 @@ CLONES static void axpy(int64_t n, float a, const float *restrict x, float *rest
         y[i] += a * x[i];
 }
 
-typedef struct attention_saved { nm_attn a; nm_tensor q, k, v, out; int64_t most_q, most_k; } attention_saved;
+typedef struct attention_saved { nm_attn a; nm_tensor q, k, v, out, bias; int64_t most_q, most_k; } attention_saved; /* bias: where it is a tensor */
 typedef struct attention_back {
     const attention_saved *s;
     nm_run *r;
     const float *dout;
     float *dq, *dk, *dv, *scratch;
+    float *ds; /* gradient of the scores, [sequences, heads, lq, lk], where the bias wants it */
     int64_t per_worker;
 } attention_back;
 
@@ -124,7 +125,11 @@ static void attention_back_heads(void *arg, int64_t begin, int64_t end, int work
             for (int64_t c = 0; c < lk; c++)
                 sum += (double)pr[c] * (double)ds[c];
             for (int64_t c = 0; c < lk; c++)
-                ds[c] = pr[c] * (ds[c] - (float)sum) * a->scale;
+                ds[c] = pr[c] * (ds[c] - (float)sum);
+            if (j->ds)
+                memcpy(j->ds + (unit * lq + i) * lk, ds, (size_t)lk * sizeof *ds);
+            for (int64_t c = 0; c < lk; c++)
+                ds[c] *= a->scale;
             for (int64_t c = 0; c < lk; c++) {
                 if (j->dq)
                     axpy(d, ds[c], k + c * d, j->dq + (q0 + i) * a->q_stride + head * d);
@@ -139,16 +144,24 @@ static void attention_backward(nm_run *r, void *saved)
 {
     attention_saved *s = saved;
     int64_t d = s->a.head_dim, per = (s->most_q + 3 * s->most_k) * d + 2 * s->most_q * s->most_k + 64;
-    attention_back j = { s, r, nm_grad_read(&s->out), nm_grad_data(r, &s->q), nm_grad_data(r, &s->k), nm_grad_data(r, &s->v), NULL, per };
+    attention_back j = { s, r, nm_grad_read(&s->out), nm_grad_data(r, &s->q), nm_grad_data(r, &s->k), nm_grad_data(r, &s->v), NULL, NULL, per };
+    int64_t cells = s->a.heads * s->most_q * s->most_k;
+    float *dbias = nm_grad_data(r, &s->bias);
+    if (dbias)
+        j.ds = nm_scratch(r, (size_t)(s->a.n_seq * cells) * sizeof(float));
     j.scratch = nm_scratch(r, (size_t)(per * nm_pool_size(r->pool)) * sizeof(float));
     if (j.scratch)
         nm_parallel_for(r->pool, s->a.n_seq * s->a.heads, 1, attention_back_heads, &j);
+    for (int64_t i = 0; j.ds && nm_run_ok(r) && i < s->a.n_seq; i++) { /* sequences that share a bias add up in order */
+        float *to = dbias + i * s->a.bias_seq;
+        r->kn->elementwise.add(cells, to, j.ds + i * cells, to);
+    }
 }
 
-static void record_attention(nm_run *r, nm_attn a, nm_tensor q, nm_tensor k, nm_tensor v, nm_tensor *out)
+static void record_attention(nm_run *r, nm_attn a, nm_tensor q, nm_tensor k, nm_tensor v, const nm_tensor *bias, nm_tensor *out)
 {
     nm_track(r, out);
-    attention_saved *s = NM_SAVE(r, attention_saved, a, q, k, v, *out, 0, 0);
+    attention_saved *s = NM_SAVE(r, attention_saved, a, q, k, v, *out, bias ? *bias : (nm_tensor){ 0 }, 0, 0);
     if (!s)
         return;
     s->a.q_offsets = nm_save_(r, a.q_offsets, (size_t)(a.n_seq + 1) * sizeof *a.q_offsets);
@@ -161,6 +174,21 @@ static void record_attention(nm_run *r, nm_attn a, nm_tensor q, nm_tensor k, nm_
         s->most_k = lk > s->most_k ? lk : s->most_k;
     }
     nm_record(r, out, attention_backward, s);
+}
+
+/* A bias that is a tensor belongs to sequences of one length. */
+static bool use_bias(nm_attn *a, const nm_tensor *b)
+{
+    int64_t lq = a->n_seq ? a->q_offsets[1] - a->q_offsets[0] : 0, lk = a->n_seq ? a->k_offsets[1] - a->k_offsets[0] : 0;
+    for (int64_t i = 0; i < a->n_seq; i++)
+        if (a->q_offsets[i + 1] - a->q_offsets[i] != lq || a->k_offsets[i + 1] - a->k_offsets[i] != lk)
+            return false;
+    a->bias = b->data;
+    a->bias_row = lk;
+    a->bias_head = lq * lk;
+    a->bias_seq = b->shape[0] > 1 ? a->heads * lq * lk : 0;
+    return b->data && b->ndim == 4 && b->dtype == NM_F32 && nm_is_contiguous(b) && (b->shape[0] == 1 || b->shape[0] == a->n_seq) && b->shape[1] == a->heads &&
+           b->shape[2] == lq && b->shape[3] == lk;
 }
 
 nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads, const nm_mask *m)
@@ -198,13 +226,15 @@ nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int hea
         return (nm_tensor){ 0 };
     if (a.n_seq > 0 && (a.q_offsets[a.n_seq] > q_rows || a.k_offsets[a.n_seq] > k_rows))
         return nm_run_fail(r, NOEMA_E_INTERNAL, "attention: offsets past the rows");
+    if (m->bias_tensor && !use_bias(&a, m->bias_tensor))
+        return m->bias_tensor->data ? nm_run_fail(r, NOEMA_E_INTERNAL, "attention: expected a bias f32 [sequences or 1, heads, lq, lk]") : (nm_tensor){ 0 };
     void *scratch = nm_scratch(r, nm_attention_scratch(r->kn, &a, nm_pool_size(r->pool)));
     if (!nm_run_ok(r))
         return (nm_tensor){ 0 };
     nm_attention_run(r->kn, &a, r->pool, scratch);
-    bool wants = nm_wants(r, &q) || nm_wants(r, &k) || nm_wants(r, &v);
+    bool wants = nm_wants(r, &q) || nm_wants(r, &k) || nm_wants(r, &v) || (m->bias_tensor && nm_wants(r, m->bias_tensor));
     if (wants)
-        record_attention(r, a, q, k, v, &out); /* copies the offsets: the arena is not rewound below it */
+        record_attention(r, a, q, k, v, m->bias_tensor, &out); /* copies the offsets: the arena is not rewound below it */
     else
         nm_arena_rewind(r->arena, mark);
     return out;

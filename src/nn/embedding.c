@@ -5,7 +5,7 @@
 
 /* ---- token embedding ---- */
 
-typedef struct embedding_saved { nm_tensor y; const nm_weight *table, *position; const int32_t *ids, *pos; int64_t n, width; } embedding_saved;
+typedef struct embedding_saved { nm_tensor y; const nm_weight *table, *position; const int32_t *ids, *pos; int64_t n, width, padding; } embedding_saved;
 
 /* Rows are added in token order: repeated ids give the same bits on any number of threads. */
 static void embedding_backward(nm_run *r, void *saved)
@@ -15,13 +15,12 @@ static void embedding_backward(nm_run *r, void *saved)
     float *dt = nm_trains(r, s->table) ? nm_weight_grad(r, s->table) : NULL, *dp = nm_trains(r, s->position) ? nm_weight_grad(r, s->position) : NULL;
     for (int64_t i = 0; i < s->n; i++, dy += s->width) {
         int64_t row = s->ids[i], at = s->pos ? s->pos[i] : i;
-        if (dt)
+        if (dt && row != s->padding)
             r->kn->elementwise.add(s->width, dt + row * s->width, dy, dt + row * s->width);
         if (dp)
             r->kn->elementwise.add(s->width, dp + at * s->width, dy, dp + at * s->width);
     }
 }
-
 
 static bool add_row(nm_run *r, float *dst, const nm_weight *w, int64_t row, bool add, float *tmp)
 {
@@ -50,7 +49,7 @@ static bool add_row(nm_run *r, float *dst, const nm_weight *w, int64_t row, bool
     return true;
 }
 
-nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position)
+static nm_tensor embed(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position, int64_t padding)
 {
     if (!nm_run_ok(r))
         return (nm_tensor){ 0 };
@@ -66,9 +65,19 @@ nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight
     }
     if (nm_trains(r, table) || nm_trains(r, position)) {
         const int32_t *keep = nm_save_(r, ids, (size_t)n * sizeof *ids), *keep_pos = pos ? nm_save_(r, pos, (size_t)n * sizeof *pos) : NULL;
-        NM_RECORD(r, y, embedding_backward, embedding_saved, y, table, position, keep, keep_pos, n, width);
+        NM_RECORD(r, y, embedding_backward, embedding_saved, y, table, position, keep, keep_pos, n, width, padding);
     }
     return y;
+}
+
+nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position)
+{
+    return embed(r, ids, n, table, pos, position, -1);
+}
+
+nm_tensor nm_embedding_padded(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, int32_t padding)
+{
+    return embed(r, ids, n, table, NULL, NULL, padding);
 }
 
 /* ---- patch embedding ---- */

@@ -36,12 +36,15 @@ typedef struct nm_mask {
     const float *key_bias; /* [key rows] or NULL */
     const float *bias;     /* see nm_attn */
     int64_t bias_seq, bias_head, bias_row;
+    const nm_tensor *bias_tensor; /* instead of bias: f32 [sequences or 1, heads, lq, lk], all sequences of one length; it gets its gradient */
     float scale;           /* 0: head_dim^-0.5 */
 } nm_mask;
 
 /* q [.., heads*head_dim], k, v likewise (views into one fused projection are fine) -> [query rows, heads*head_dim], same dtype. */
 nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads, const nm_mask *m);
 
+/* rows[i] = table[ids[i]], where row `padding` of the table gets no gradient. */
+nm_tensor nm_embedding_padded(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, int32_t padding);
 /* rows[i] = table[ids[i]] (+ position[pos[i]] when given), f32 [n, width]. Ids outside the table are an error. Leading dimensions of a
  * table count together ([1, queries, width]). */
 nm_tensor nm_embedding(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, const int32_t *pos, const nm_weight *position);
@@ -78,8 +81,54 @@ typedef struct nm_conv {
 } nm_conv;
 nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, nm_conv c);
 nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size);
-/* f32 [n, a, b] -> [n, b, a], as the given shape: pixels from NCHW to NHWC and back. */
-nm_tensor nm_swap_last(nm_run *r, nm_tensor x, int64_t n, int64_t a, int64_t b, nm_shape shape);
+/* Pooling of NHWC f32 pictures by any window; an average counts the padding, and the gradient of a maximum goes to the first of equals.
+ * Adaptive: windows [floor(o in / out), ceil((o + 1) in / out)). */
+typedef struct nm_pooling { bool max, adaptive; int kernel[2], stride[2], pad[2]; int64_t out[2]; } nm_pooling;
+nm_tensor nm_pool2d(nm_run *r, nm_tensor x, nm_pooling p);
+/* Dimension i of the result is dimension axes[i] of x (f32). */
+nm_tensor nm_permute(nm_run *r, nm_tensor x, const int *axes);
+
+/* Deformable convolution with modulation, arXiv 1811.11168: each tap of each output pixel is read off its place by offset f32 [n, oh, ow, taps, 2]
+ * (dy, dx), bilinearly, zeros outside, and multiplied by mask [n, oh, ow, taps]. x NHWC, weight [out, in, kh, kw]; groups, dilation 1. */
+nm_tensor nm_deform_conv2d(nm_run *r, nm_tensor x, nm_tensor offset, nm_tensor mask, const nm_weight *w, const nm_weight *bias, int stride, int pad);
+
+/* Group normalisation of f32 [n, .., channels] over everything of a picture but the groups. */
+nm_tensor nm_groupnorm(nm_run *r, nm_tensor x, const nm_norm_w *w, int groups, float eps);
+
+/* y = scale a b of f32 [.., m, k] and [.., k, n] ([.., n, k] with transpose_b); b of two dimensions serves all of a. */
+nm_tensor nm_matmul(nm_run *r, nm_tensor a, nm_tensor b, bool transpose_b, float scale);
+/* Over the last dimension, f32. */
+nm_tensor nm_softmax(nm_run *r, nm_tensor x);
+nm_tensor nm_log_probs(nm_run *r, nm_tensor x);
+/* x exp(s) (CLIP's logit_scale) or x / s (ALBEF's temperature), s one number. */
+typedef enum nm_temperature_kind { NM_TIMES_EXP, NM_DIVIDED_BY } nm_temperature_kind;
+nm_tensor nm_temperature(nm_run *r, nm_tensor x, nm_tensor s, nm_temperature_kind kind);
+nm_tensor nm_sigmoid(nm_run *r, nm_tensor x);
+nm_tensor nm_hard_sigmoid(nm_run *r, nm_tensor x); /* min(max(x + 3, 0), 6) / 6 */
+
+/* Dropout and drop path (timm: per sample, dimension 0) in training runs: what stays is divided by 1 - p. Masks come from r->rng, so that a
+ * forward that is run again must start from the same state. nm_keep_where takes the mask: one number (0 or not) per `group` elements. */
+nm_tensor nm_dropout(nm_run *r, nm_tensor x, float p);
+nm_tensor nm_drop_path(nm_run *r, nm_tensor x, float p);
+nm_tensor nm_keep_where(nm_run *r, nm_tensor x, const float *keep, int64_t group, float p);
+
+/* Biases of attention from a table [rows, heads] that is trained (relative positions: T5's buckets, Swin's distances): bias [sets, heads, lq, lk],
+ * element (s, h, i, j) = table[rows[i lk + j], h] + mask[s % n_masks][i lk + j]. mask NULL: one set (sets is 1) for all sequences. */
+nm_tensor nm_bias_table(nm_run *r, const nm_weight *table, const int32_t *rows, int64_t lq, int64_t lk, int64_t sets, const float *mask, int64_t n_masks);
+/* Swin's attention inside windows, arXiv 2103.14030: x f32 [n, h, w, width] (after the norm); pictures are padded with zeros to whole windows
+ * (padded keys take part), with a shift rolled up-left and regions kept apart by -100. table [(2 window - 1)^2, heads]. */
+typedef struct nm_window_w { nm_linear_w qkv, proj; nm_weight table; } nm_window_w;
+nm_tensor nm_window_attention(nm_run *r, nm_tensor x, const nm_window_w *w, int heads, int window, int shift);
+
+/* Losses: one f32 number (GIoU: one per box), gradients to x alone; targets are constants, read during the call only. */
+nm_tensor nm_cross_entropy(nm_run *r, nm_tensor x, const int64_t *labels, float smoothing, int64_t ignore); /* mean over rows whose label is not `ignore` */
+nm_tensor nm_soft_cross_entropy(nm_run *r, nm_tensor x, const float *targets);                              /* -sum t log softmax(x), mean over rows */
+nm_tensor nm_distillation(nm_run *r, nm_tensor x, const float *teacher, float temperature);                 /* T^2 KL of the softened softmaxes, mean over rows */
+nm_tensor nm_bce_logits(nm_run *r, nm_tensor x, const float *targets);                                      /* mean */
+/* arXiv 1708.02002 over sigmoids; sum or mean of the elements with keep != 0 (NULL: all; the mean divides by all). */
+nm_tensor nm_focal_loss(nm_run *r, nm_tensor x, const float *targets, const uint8_t *keep, float alpha, float gamma, bool mean);
+nm_tensor nm_smooth_l1(nm_run *r, nm_tensor x, const float *targets, float beta, bool mean);                /* or sum */
+nm_tensor nm_giou_loss(nm_run *r, nm_tensor boxes, const float *targets, float eps);                        /* f32 [n, 4] x0 y0 x1 y1 -> [n] */
 
 /* Element-wise and row operators on f32 tensors of one shape. */
 nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b);
@@ -104,6 +153,8 @@ nm_tensor nm_normalize(nm_run *r, nm_tensor x, float eps);
 /* Position tables on another grid, f32: rows = [extra + old_h*old_w, width] -> [extra + new_h*new_w, width], the first `extra`
  * rows kept. cubic -0.5 with antialias (open_clip, DINO) or -0.75 without (transformers); linear for 1-D tables (old_h == new_h == 1). */
 typedef enum nm_interp { NM_INTERP_BICUBIC_AA, NM_INTERP_BICUBIC, NM_INTERP_BICUBIC_CORNERS, NM_INTERP_BILINEAR, NM_INTERP_LINEAR } nm_interp;
+/* The same as an operator. */
+nm_tensor nm_resize_rows(nm_run *r, nm_tensor x, int64_t extra, int64_t old_h, int64_t old_w, int64_t new_h, int64_t new_w, nm_interp how);
 bool nm_resize_positions(const float *rows, int64_t extra, int64_t old_h, int64_t old_w, float *out, int64_t new_h, int64_t new_w, int64_t width,
                          nm_interp how);
 

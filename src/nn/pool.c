@@ -1,4 +1,6 @@
-/* pool.c - pooling of NHWC pictures, change of layout, each beside its backward: see nn.h. */
+/* pool.c - pooling of NHWC pictures, each beside its backward: see nn.h. */
+#include <math.h>
+
 #include "nn/ops.h"
 
 /* ---- average pooling ---- */
@@ -58,43 +60,95 @@ nm_tensor nm_avgpool2d(nm_run *r, nm_tensor x, int size)
     return y;
 }
 
-/* ---- [n, a, b] -> [n, b, a] ---- */
+/* ---- any window ---- */
 
-typedef struct swap_saved { nm_tensor x, y; int64_t n, a, b; } swap_saved;
-typedef struct swap_job { const float *from; float *to; int64_t a, b; bool add; } swap_job;
+typedef struct window_saved { nm_tensor x, y; nm_pooling p; int32_t *from; } window_saved; /* from: the maximum's pixel, [n, oh, ow, c] */
+typedef struct window_job { const window_saved *s; const float *dy; float *dx; } window_job;
 
-static void swap_items(void *arg, int64_t begin, int64_t end, int worker)
+/* Pixels [*begin, *end) of one axis under output o, cut to the picture; returns the length that an average divides by. */
+static int64_t under(const nm_pooling *p, int axis, int64_t o, int64_t in, int64_t out, int64_t *begin, int64_t *end)
 {
-    const swap_job *j = arg;
+    if (p->adaptive) {
+        *begin = o * in / out;
+        *end = ((o + 1) * in + out - 1) / out;
+        return *end - *begin;
+    }
+    int64_t from = o * p->stride[axis] - p->pad[axis], to = from + p->kernel[axis];
+    *begin = from < 0 ? 0 : from;
+    *end = to < in ? to : in;
+    return p->kernel[axis]; /* padding counts */
+}
+
+static void window_images(void *arg, int64_t b, int64_t e, int worker)
+{
+    const window_job *j = arg;
+    const window_saved *s = j->s;
+    int64_t h = s->x.shape[1], w = s->x.shape[2], c = s->x.shape[3], oh = s->y.shape[1], ow = s->y.shape[2];
     (void)worker;
-    for (int64_t i = begin; i < end; i++) {
-        const float *s = j->from + i * j->a * j->b;
-        float *d = j->to + i * j->a * j->b;
-        for (int64_t p = 0; p < j->b; p++)
-            for (int64_t c = 0; c < j->a; c++)
-                d[p * j->a + c] = s[c * j->b + p] + (j->add ? d[p * j->a + c] : 0);
+    for (int64_t o = b * oh * ow; o < e * oh * ow; o++) {
+        int64_t y0, y1, x0, x1, image = o / (oh * ow) * h * w;
+        int64_t area = under(&s->p, 0, o / ow % oh, h, oh, &y0, &y1) * under(&s->p, 1, o % ow, w, ow, &x0, &x1);
+        for (int64_t k = 0; k < c; k++) {
+            float sum = 0, most = -INFINITY;
+            int64_t at = -1;
+            for (int64_t i = y0; i < y1; i++)
+                for (int64_t l = x0; l < x1; l++) {
+                    float v = ((const float *)s->x.data)[(image + i * w + l) * c + k];
+                    sum += v;
+                    if (at < 0 || v > most || v != v) { /* the first of equals */
+                        most = v;
+                        at = image + i * w + l;
+                    }
+                }
+            ((float *)s->y.data)[o * c + k] = s->p.max ? most : sum / (float)area;
+            if (s->from)
+                s->from[o * c + k] = (int32_t)at;
+        }
     }
 }
 
-static void swap_backward(nm_run *r, void *saved)
+static void window_back_images(void *arg, int64_t b, int64_t e, int worker)
 {
-    swap_saved *s = saved;
-    swap_job j = { nm_grad_read(&s->y), nm_grad_data(r, &s->x), s->b, s->a, true };
-    if (j.to)
-        nm_parallel_for(r->pool, s->n, 1, swap_items, &j);
+    const window_job *j = arg;
+    const window_saved *s = j->s;
+    int64_t h = s->x.shape[1], w = s->x.shape[2], c = s->x.shape[3], oh = s->y.shape[1], ow = s->y.shape[2];
+    (void)worker;
+    for (int64_t o = b * oh * ow; o < e * oh * ow; o++) {
+        int64_t y0, y1, x0, x1, image = o / (oh * ow) * h * w;
+        int64_t area = under(&s->p, 0, o / ow % oh, h, oh, &y0, &y1) * under(&s->p, 1, o % ow, w, ow, &x0, &x1);
+        for (int64_t k = 0; s->p.max && k < c; k++)
+            if (s->from[o * c + k] >= 0)
+                j->dx[s->from[o * c + k] * c + k] += j->dy[o * c + k];
+        for (int64_t i = y0; !s->p.max && i < y1; i++)
+            for (int64_t l = x0; l < x1; l++)
+                for (int64_t k = 0; k < c; k++)
+                    j->dx[(image + i * w + l) * c + k] += j->dy[o * c + k] / (float)area;
+    }
 }
 
-nm_tensor nm_swap_last(nm_run *r, nm_tensor x, int64_t n, int64_t a, int64_t b, nm_shape shape)
+static void window_backward(nm_run *r, void *saved)
 {
+    window_job j = { saved, nm_grad_read(&((window_saved *)saved)->y), nm_grad_data(r, &((window_saved *)saved)->x) };
+    if (j.dx)
+        nm_parallel_for(r->pool, j.s->x.shape[0], 1, window_back_images, &j);
+}
+
+nm_tensor nm_pool2d(nm_run *r, nm_tensor x, nm_pooling p)
+{
+    int64_t out[2];
     if (!x.data || !nm_run_ok(r))
         return (nm_tensor){ 0 };
-    if (x.dtype != NM_F32 || !nm_is_contiguous(&x) || nm_numel(&x) != n * a * b || nm_shape_numel(shape) != n * a * b)
-        return nm_run_fail(r, NOEMA_E_INTERNAL, "swap: expected contiguous f32 [n, a, b]");
-    nm_tensor y = nm_new(r, NM_F32, shape);
-    swap_job j = { x.data, y.data, a, b, false };
-    if (y.data)
-        nm_parallel_for(r->pool, n, 1, swap_items, &j);
-    if (nm_wants(r, &x))
-        NM_RECORD(r, y, swap_backward, swap_saved, x, y, n, a, b);
+    for (int i = 0; i < 2 && x.ndim == 4; i++)
+        out[i] = p.adaptive ? p.out[i] : p.stride[i] > 0 ? (x.shape[1 + i] + 2 * p.pad[i] - p.kernel[i]) / p.stride[i] + 1 : 0;
+    if (x.ndim != 4 || x.dtype != NM_F32 || !nm_is_contiguous(&x) || out[0] < 1 || out[1] < 1 || nm_numel(&x) / (x.shape[3] ? x.shape[3] : 1) > INT32_MAX)
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "pool: expected f32 [n, h, w, c] of at least one window");
+    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(x.shape[0], out[0], out[1], x.shape[3]));
+    bool record = nm_wants(r, &x);
+    window_saved s = { x, y, p, record && p.max ? nm_scratch(r, (size_t)nm_numel(&y) * sizeof(int32_t)) : NULL };
+    if (!nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    nm_parallel_for(r->pool, x.shape[0], 1, window_images, &(window_job){ .s = &s });
+    if (record)
+        NM_RECORD(r, y, window_backward, window_saved, x, y, p, s.from);
     return y;
 }

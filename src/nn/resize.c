@@ -50,36 +50,75 @@ static int taps(int64_t i, int64_t in, int64_t out, nm_interp how, int64_t *inde
     return n;
 }
 
-bool nm_resize_positions(const float *rows, int64_t extra, int64_t old_h, int64_t old_w, float *out, int64_t new_h, int64_t new_w, int64_t width,
-                         nm_interp how)
+typedef struct grid { int64_t extra, old_h, old_w, new_h, new_w, width; nm_interp how; } grid;
+
+/* out += the resized rows, or, with back, rows += what reaches them of out; linear, so that both are one loop. */
+static bool resize(const grid *g, float *rows, float *out, bool back)
 {
-    memcpy(out, rows, (size_t)(extra * width) * sizeof *out);
-    rows += extra * width;
-    out += extra * width;
-    size_t most = (size_t)(old_h > old_w ? old_h : old_w) + 8;
-    int64_t *iy = malloc(2 * most * sizeof *iy);
-    double *wy = malloc(2 * most * sizeof *wy), *acc = malloc((size_t)width * sizeof *acc);
+    size_t most = (size_t)(g->old_h > g->old_w ? g->old_h : g->old_w) + 8;
+    int64_t *iy = malloc(2 * most * sizeof *iy), width = g->width;
+    double *wy = malloc(2 * most * sizeof *wy), *acc = malloc((size_t)(width ? width : 1) * sizeof *acc);
     bool ok = iy && wy && acc;
     int64_t *ix = ok ? iy + most : NULL;
     double *wx = ok ? wy + most : NULL;
-    for (int64_t y = 0; ok && y < new_h; y++) {
-        int ny = taps(y, old_h, new_h, how, iy, wy);
-        for (int64_t x = 0; x < new_w; x++) {
-            int nx = taps(x, old_w, new_w, how, ix, wx);
+    for (int64_t y = 0; ok && y < g->new_h; y++) {
+        int ny = taps(y, g->old_h, g->new_h, g->how, iy, wy);
+        for (int64_t x = 0; x < g->new_w; x++) {
+            int nx = taps(x, g->old_w, g->new_w, g->how, ix, wx);
+            float *to = out + (g->extra + y * g->new_w + x) * width;
             memset(acc, 0, (size_t)width * sizeof *acc);
-            for (int a = 0; a < ny; a++)
-                for (int b = 0; b < nx; b++) {
-                    const float *src = rows + (iy[a] * old_w + ix[b]) * width;
-                    double wt = wy[a] * wx[b];
-                    for (int64_t c = 0; c < width; c++)
+            for (int k = 0; k < ny * nx; k++) {
+                float *src = rows + (g->extra + iy[k / nx] * g->old_w + ix[k % nx]) * width;
+                double wt = wy[k / nx] * wx[k % nx];
+                for (int64_t c = 0; c < width; c++)
+                    if (back)
+                        src[c] += (float)(wt * (double)to[c]);
+                    else
                         acc[c] += wt * (double)src[c];
-                }
-            for (int64_t c = 0; c < width; c++)
-                out[(y * new_w + x) * width + c] = (float)acc[c];
+            }
+            for (int64_t c = 0; !back && c < width; c++)
+                to[c] = (float)acc[c];
         }
     }
     free(iy);
     free(wy);
     free(acc);
     return ok;
+}
+
+bool nm_resize_positions(const float *rows, int64_t extra, int64_t old_h, int64_t old_w, float *out, int64_t new_h, int64_t new_w, int64_t width,
+                         nm_interp how)
+{
+    grid g = { extra, old_h, old_w, new_h, new_w, width, how };
+    memcpy(out, rows, (size_t)(extra * width) * sizeof *out);
+    return resize(&g, (float *)(uintptr_t)rows, out, false);
+}
+
+typedef struct resize_saved { nm_tensor x, y; grid g; } resize_saved;
+
+static void resize_backward(nm_run *r, void *saved)
+{
+    resize_saved *s = saved;
+    const float *dy = nm_grad_read(&s->y);
+    float *dx = nm_grad_data(r, &s->x);
+    if (!dx)
+        return;
+    r->kn->elementwise.add(s->g.extra * s->g.width, dx, dy, dx);
+    if (!resize(&s->g, dx, (float *)(uintptr_t)dy, true))
+        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: resizing");
+}
+
+nm_tensor nm_resize_rows(nm_run *r, nm_tensor x, int64_t extra, int64_t old_h, int64_t old_w, int64_t new_h, int64_t new_w, nm_interp how)
+{
+    if (!x.data || !nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    if (x.ndim != 2 || x.dtype != NM_F32 || !nm_is_contiguous(&x) || x.shape[0] != extra + old_h * old_w)
+        return nm_run_fail(r, NOEMA_E_INTERNAL, "resize: expected contiguous f32 [extra + h w, width]");
+    grid g = { extra, old_h, old_w, new_h, new_w, x.shape[1], how };
+    nm_tensor y = nm_new(r, NM_F32, NM_SHAPE(extra + new_h * new_w, x.shape[1]));
+    if (y.data && !nm_resize_positions(x.data, extra, old_h, old_w, y.data, new_h, new_w, g.width, how))
+        return nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: resizing");
+    if (nm_wants(r, &x))
+        NM_RECORD(r, y, resize_backward, resize_saved, x, y, g);
+    return y;
 }
