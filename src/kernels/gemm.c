@@ -107,21 +107,31 @@ static void pack_panels(void *arg, int64_t begin, int64_t end, int worker)
     }
 }
 
-bool nm_gemm_pack(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
-                  int64_t n, int64_t k, nm_pool *pool)
+bool nm_gemm_pack_into(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
+                       int64_t n, int64_t k, nm_pool *pool, void *data)
 {
     const nm_gemm_variant *v = variant_of(kn, compute);
     size_t panels, all;
     if (!v || (w_dtype != NM_F32 && w_dtype != NM_F16 && w_dtype != NM_BF16) || !packed_sizes(v, n, k, &panels, &all))
         return false;
-    void *data = nm_alloc(all ? all : 64);
-    if (!data)
-        return false;
-    *p = (nm_packed){ .compute = compute, .layout = nm_gemm_layout(compute, v->nr), .n = n, .k = k, .bytes = all, .data = data, .owned = true };
+    *p = (nm_packed){ .compute = compute, .layout = nm_gemm_layout(compute, v->nr), .n = n, .k = k, .bytes = all, .data = data };
     set_factors(p, v, panels);
     pack_job j = { v, p, w, w_dtype, transposed ? 1 : ldw, transposed ? ldw : 1, panel_bytes(v, k) };
     int64_t count = ceil_div(n, v->nr);
     nm_parallel_for(pool, count, ceil_div(count, (int64_t)nm_pool_size(pool) * TASKS_PER_WORKER), pack_panels, &j);
+    return true;
+}
+
+bool nm_gemm_pack(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
+                  int64_t n, int64_t k, nm_pool *pool)
+{
+    size_t bytes = nm_packed_bytes(kn, compute, n, k);
+    void *data = bytes || n == 0 || k == 0 ? nm_alloc(bytes ? bytes : 64) : NULL;
+    if (!data || !nm_gemm_pack_into(kn, p, compute, w, w_dtype, ldw, transposed, n, k, pool, data)) {
+        nm_free(data);
+        return false;
+    }
+    p->owned = true;
     return true;
 }
 

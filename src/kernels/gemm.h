@@ -69,6 +69,9 @@ typedef struct nm_gemm {
  * with k > 65536 (sums would not fit). Parallel over n. Packing is one pass at memory speed: activations may be packed per step. */
 bool nm_gemm_pack(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
                   int64_t n, int64_t k, nm_pool *pool);
+/* The same into `data`, 64-byte aligned, of nm_packed_bytes, which stays the caller's. False: a dtype that cannot be packed. */
+bool nm_gemm_pack_into(const struct nm_kernels *kn, nm_packed *p, nm_dtype compute, const void *w, nm_dtype w_dtype, int64_t ldw, bool transposed,
+                       int64_t n, int64_t k, nm_pool *pool, void *data);
 void nm_gemm_pack_free(nm_packed *p);
 
 int64_t nm_gemm_panel_rows(const struct nm_kernels *kn, nm_dtype compute);

@@ -15,6 +15,7 @@ void nm_kernels_init(nm_kernels *k, uint32_t features)
     nm_channel_kernels_init(&k->channels, features);
     nm_elementwise_kernels_init(&k->elementwise, features);
     nm_norm_kernels_init(&k->norm, features);
+    nm_gradient_kernels_init(&k->gradient, features);
     nm_scan_kernels_init(&k->scan, features);
 }
 

@@ -9,6 +9,7 @@
 #include "kernels/channels.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "kernels/gradient.h"
 #include "kernels/norm.h"
 #include "kernels/scan.h"
 
@@ -19,6 +20,7 @@ typedef struct nm_kernels {
     nm_channel_kernels channels;
     nm_elementwise_kernels elementwise;
     nm_norm_kernels norm;
+    nm_gradient_kernels gradient;
     nm_scan_kernels scan;
 } nm_kernels;
 

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/tape.h"
+
 /* ---- declaring ---- */
 
 void nm_linear_params(nm_params *p, nm_linear_w *w, int64_t out, int64_t in, nm_names weight, nm_names bias, float std, unsigned bias_flags)
@@ -105,20 +107,48 @@ static nm_tensor attention_out(nm_run *r, nm_tensor x, nm_tensor a, const nm_blo
 nm_tensor nm_block_mlp(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c)
 {
     nm_tensor h = nm_layernorm(r, x, &w->ln_2, c->eps);
-    h = nm_linear(r, h, &w->fc, (nm_epilogue){ .act = c->act }); /* [rows, mlp] */
-    return nm_linear(r, h, &w->proj, (nm_epilogue){ .gamma = &w->ls_2, .residual = &x, .inplace = !r->tape });
+    return nm_mlp(r, h, &w->fc, c->act, &w->proj, (nm_epilogue){ .gamma = &w->ls_2, .residual = &x, .inplace = !r->tape });
 }
 
-nm_tensor nm_block_forward(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask, int index)
+static nm_tensor block(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask, int index)
 {
     int64_t width = c->width;
-    nm_arena_mark mark = nm_mark(r);
     nm_tensor h = nm_layernorm(r, x, &w->ln_1, c->eps);
     h = nm_linear(r, h, &w->qkv, (nm_epilogue){ 0 }); /* [rows, 3 width] */
     if (h.data)
         h = nm_attention(r, nm_cols(h, 0, width), nm_cols(h, width, 2 * width), nm_cols(h, 2 * width, 3 * width), c->heads, mask);
     x = attention_out(r, x, h, w, index);
-    x = nm_block_mlp(r, x, w, c);
+    return nm_block_mlp(r, x, w, c);
+}
+
+typedef struct segment { const nm_block_w *w; nm_block_cfg c; nm_mask mask; } segment;
+
+static nm_tensor run_segment(nm_run *r, nm_tensor x, void *arg)
+{
+    const segment *s = arg;
+    return block(r, x, s->w, &s->c, &s->mask, -1);
+}
+
+/* What the mask points to is copied: the block runs again when its owner is gone. */
+static nm_tensor checkpointed(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask)
+{
+    segment *s = NM_SAVE(r, segment, w, *c, mask ? *mask : (nm_mask){ 0 });
+    if (!s)
+        return (nm_tensor){ 0 };
+    if (s->mask.q_offsets)
+        s->mask.q_offsets = nm_save_(r, s->mask.q_offsets, (size_t)(s->mask.n_seq + 1) * sizeof *s->mask.q_offsets);
+    if (s->mask.k_offsets)
+        s->mask.k_offsets = nm_save_(r, s->mask.k_offsets, (size_t)(s->mask.n_seq + 1) * sizeof *s->mask.k_offsets);
+    return nm_checkpoint(r, x, run_segment, s);
+}
+
+nm_tensor nm_block_forward(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask, int index)
+{
+    bool keys = mask && (mask->key_bias || mask->bias); /* of unknown length: kept as ever */
+    if (r->checkpoint && r->tape && !r->observe && !keys)
+        return checkpointed(r, x, w, c, mask);
+    nm_arena_mark mark = nm_mark(r);
+    x = block(r, x, w, c, mask, index);
     nm_reset(r, mark); /* x lies before the mark: it was written in place */
     if (index >= 0)
         nm_observe(r, x, "block.%d", index);

@@ -28,129 +28,126 @@ static int64_t *regular_offsets(nm_run *r, int64_t batch, int64_t len)
 }
 
 /* ---- backward ----
- * Per sequence and head, P recomputed: dV = P^T dO; dP = dO V^T; dS = P (dP - rowsum(P dP)); dQ = scale dS K; dK = scale dS^T Q.
- * Every inner loop runs along a row with one factor in front (axpy), so that compilers vectorise it without reassociating. */
+ * Per sequence and head, P recomputed: dV = P^T dO; dP = dO V^T; dS = scale P (dP - rowsum(P dP)); dQ = dS K; dK = dS^T Q. */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
-#endif
-
-CLONES static void axpy(int64_t n, float a, const float *restrict x, float *restrict y)
-{
-    for (int64_t i = 0; i < n; i++)
-        y[i] += a * x[i];
-}
-
-typedef struct attention_saved { nm_attn a; nm_tensor q, k, v, out, bias; int64_t most_q, most_k; } attention_saved; /* bias: where it is a tensor */
+typedef struct attention_saved { nm_attn a; nm_tensor q, k, v, out, bias; int64_t most_q, most_k; double flops; } attention_saved; /* bias: where it is a tensor */
 typedef struct attention_back {
     const attention_saved *s;
     nm_run *r;
     const float *dout;
     float *dq, *dk, *dv, *scratch;
-    float *ds; /* gradient of the scores, [sequences, heads, lq, lk], where the bias wants it */
-    int64_t per_worker;
+    float *ds;          /* gradient of the scores, [sequences, heads, lq, lk], where the bias wants it */
+    bool add;           /* to what the gradients hold already */
+    int64_t per_worker; /* floats of scratch */
 } attention_back;
 
-static void load_head(const attention_back *j, const void *p, int64_t row, int64_t stride, int head, int64_t rows, float *dst)
+/* Rows of one head as f32; in place where they are f32. */
+static const float *head_rows(const attention_back *j, const void *p, int64_t row, int64_t stride, int head, int64_t rows, float *room, int64_t *ld)
 {
     const nm_attn *a = &j->s->a;
+    const char *first = (const char *)p + (size_t)(row * stride + (int64_t)head * a->head_dim) * nm_dtype_size(a->dtype);
+    *ld = stride;
+    if (a->dtype == NM_F32)
+        return (const float *)(const void *)first;
+    *ld = a->head_dim;
     for (int64_t i = 0; i < rows; i++)
-        j->r->kn->elementwise.cast(a->head_dim, (const char *)p + (size_t)((row + i) * stride + (int64_t)head * a->head_dim) * nm_dtype_size(a->dtype),
-                                   a->dtype, dst + i * a->head_dim, NM_F32);
+        j->r->kn->elementwise.cast(a->head_dim, first + (size_t)(i * stride) * nm_dtype_size(a->dtype), a->dtype, room + i * a->head_dim, NM_F32);
+    return room;
 }
 
-/* out[i, :] = sum over t of x[i, t] y[j, t]: y is turned once so that the sum runs along rows. */
-static void outer_dots(int64_t m, int64_t n, int64_t d, const float *x, const float *y, float *turned, float *out)
-{
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t t = 0; t < d; t++)
-            turned[t * n + j] = y[j * d + t];
-    memset(out, 0, (size_t)(m * n) * sizeof *out);
-    for (int64_t i = 0; i < m; i++)
-        for (int64_t t = 0; t < d; t++)
-            axpy(n, x[i * d + t], turned + t * n, out + i * n);
-}
-
-static void probabilities(const attention_back *j, int64_t seq, int head, int64_t lq, int64_t lk, float *p)
+/* Scores [lq, lk] with rows of stride ld become probabilities. */
+static void probabilities(const attention_back *j, int64_t seq, int head, int64_t lq, int64_t lk, float *p, int64_t ld)
 {
     const nm_attn *a = &j->s->a;
     for (int64_t i = 0; i < lq; i++) {
-        float *row = p + i * lk;
-        for (int64_t c = 0; c < lk; c++) {
-            row[c] *= a->scale;
-            if (a->key_bias)
-                row[c] += a->key_bias[a->k_offsets[seq] + c];
-            if (a->bias)
-                row[c] += a->bias[seq * a->bias_seq + head * a->bias_head + i * a->bias_row + c];
-            if (a->causal && c > i + lk - lq)
-                row[c] = -INFINITY;
-        }
-        j->r->kn->norm.softmax(1, lk, row, lk);
+        float *row = p + i * ld;
         for (int64_t c = 0; c < lk; c++)
-            if (!(row[c] > 0))
-                row[c] = 0; /* a fully masked row gives zeros */
+            row[c] *= a->scale;
+        for (int64_t c = 0; a->key_bias && c < lk; c++)
+            row[c] += a->key_bias[a->k_offsets[seq] + c];
+        for (int64_t c = 0; a->bias && c < lk; c++)
+            row[c] += a->bias[seq * a->bias_seq + head * a->bias_head + i * a->bias_row + c];
+        int64_t hidden = a->causal ? i + lk - lq + 1 : lk; /* the first key that is not seen */
+        for (int64_t c = hidden < 0 ? 0 : hidden; c < lk; c++)
+            row[c] = -INFINITY;
     }
+    j->r->kn->norm.softmax(lq, lk, p, ld);
+    for (int64_t i = 0; (a->key_bias || a->bias || a->causal) && i < lq; i++)
+        for (int64_t c = 0; c < lk; c++)
+            p[i * ld + c] = p[i * ld + c] > 0 ? p[i * ld + c] : 0; /* a fully masked row gives zeros */
 }
+
+static int64_t padded(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
 static void attention_back_heads(void *arg, int64_t begin, int64_t end, int worker)
 {
     const attention_back *j = arg;
     const attention_saved *s = j->s;
     const nm_attn *a = &s->a;
-    int64_t d = a->head_dim, mq = s->most_q, mk = s->most_k;
-    float *q = j->scratch + worker * j->per_worker, *k = q + mq * d, *v = k + mk * d, *turned = v + mk * d, *p = turned + mk * d, *dp = p + mq * mk;
+    const nm_gradient_kernels *kn = &j->r->kn->gradient;
+    int64_t d = a->head_dim, mq = s->most_q, mk = s->most_k, ldq, ldk, ldv, os = a->out_stride;
+    float *room = j->scratch + worker * j->per_worker, *turned = room + (mq + 2 * mk) * d, *p = turned + padded(mk) * d, *dp = p + mq * padded(mk);
     for (int64_t unit = begin; unit < end; unit++) {
         int64_t seq = unit / a->heads, q0 = a->q_offsets[seq], k0 = a->k_offsets[seq], lq = a->q_offsets[seq + 1] - q0, lk = a->k_offsets[seq + 1] - k0;
+        int64_t ld = padded(lk);
         int head = (int)(unit % a->heads);
-        load_head(j, a->q, q0, a->q_stride, head, lq, q);
-        load_head(j, a->k, k0, a->k_stride, head, lk, k);
-        load_head(j, a->v, k0, a->v_stride, head, lk, v);
-        outer_dots(lq, lk, d, q, k, turned, p);
-        probabilities(j, seq, head, lq, lk, p);
-        const float *dout = j->dout + q0 * a->out_stride + head * d;
-        for (int64_t i = 0; j->dv && i < lq; i++)
+        const float *q = head_rows(j, a->q, q0, a->q_stride, head, lq, room, &ldq);
+        const float *k = head_rows(j, a->k, k0, a->k_stride, head, lk, room + mq * d, &ldk);
+        const float *v = head_rows(j, a->v, k0, a->v_stride, head, lk, room + (mq + mk) * d, &ldv);
+        const float *dout = j->dout + q0 * os + head * d;
+        memset(turned, 0, (size_t)(ld * d) * sizeof *turned); /* whole vectors of keys: those past the last are zeros */
+        kn->transpose(lk, d, k, ldk, turned, ld);
+        kn->small_product(lq, ld, d, q, ldq, 1, turned, ld, p, ld, false);
+        probabilities(j, seq, head, lq, lk, p, ld);
+        if (j->dv)
+            kn->small_product(lk, d, lq, p, 1, ld, dout, os, j->dv + k0 * a->v_stride + head * d, a->v_stride, j->add);
+        kn->transpose(lk, d, v, ldv, turned, ld);
+        kn->small_product(lq, ld, d, dout, os, 1, turned, ld, dp, ld, false);
+        kn->softmax_back(lq, lk, p, dp, ld, a->scale);
+        for (int64_t i = 0; j->ds && i < lq; i++) /* the bias stands behind the scale */
             for (int64_t c = 0; c < lk; c++)
-                axpy(d, p[i * lk + c], dout + i * a->out_stride, j->dv + (k0 + c) * a->v_stride + head * d);
-        for (int64_t c = 0; c < lk; c++)
-            for (int64_t t = 0; t < d; t++)
-                turned[t * lk + c] = v[c * d + t];
-        for (int64_t i = 0; i < lq; i++) {
-            float *ds = dp + i * lk, *pr = p + i * lk;
-            memset(ds, 0, (size_t)lk * sizeof *ds);
-            for (int64_t t = 0; t < d; t++)
-                axpy(lk, dout[i * a->out_stride + t], turned + t * lk, ds);
-            double sum = 0;
-            for (int64_t c = 0; c < lk; c++)
-                sum += (double)pr[c] * (double)ds[c];
-            for (int64_t c = 0; c < lk; c++)
-                ds[c] = pr[c] * (ds[c] - (float)sum);
-            if (j->ds)
-                memcpy(j->ds + (unit * lq + i) * lk, ds, (size_t)lk * sizeof *ds);
-            for (int64_t c = 0; c < lk; c++)
-                ds[c] *= a->scale;
-            for (int64_t c = 0; c < lk; c++) {
-                if (j->dq)
-                    axpy(d, ds[c], k + c * d, j->dq + (q0 + i) * a->q_stride + head * d);
-                if (j->dk)
-                    axpy(d, ds[c], q + i * d, j->dk + (k0 + c) * a->k_stride + head * d);
-            }
-        }
+                j->ds[(unit * lq + i) * lk + c] = dp[i * ld + c] / a->scale;
+        if (j->dq)
+            kn->small_product(lq, d, lk, dp, ld, 1, k, ldk, j->dq + q0 * a->q_stride + head * d, a->q_stride, j->add);
+        if (j->dk)
+            kn->small_product(lk, d, lq, dp, 1, ld, q, ldq, j->dk + k0 * a->k_stride + head * d, a->k_stride, j->add);
     }
+}
+
+/* q, k and v are the thirds of one buffer, every row of which belongs to a sequence: its gradient is written as a whole. */
+static bool fills_buffer(const attention_saved *s)
+{
+    const nm_attn *a = &s->a;
+    int64_t width = (int64_t)a->heads * a->head_dim, rows = a->q_offsets[a->n_seq];
+    const nm_grad *g = s->q.grad;
+    for (int64_t i = 0; i <= a->n_seq; i++)
+        if (a->q_offsets[i] != a->k_offsets[i])
+            return false;
+    return g && s->k.grad == g && s->v.grad == g && !g->data && a->q_offsets[0] == 0 && (int64_t)g->n == 3 * width * rows && a->q_stride == 3 * width &&
+           a->k_stride == 3 * width && a->v_stride == 3 * width && a->k != a->q && a->v != a->k && a->v != a->q;
 }
 
 static void attention_backward(nm_run *r, void *saved)
 {
     attention_saved *s = saved;
-    int64_t d = s->a.head_dim, per = (s->most_q + 3 * s->most_k) * d + 2 * s->most_q * s->most_k + 64;
-    attention_back j = { s, r, nm_grad_read(&s->out), nm_grad_data(r, &s->q), nm_grad_data(r, &s->k), nm_grad_data(r, &s->v), NULL, NULL, per };
+    int64_t d = s->a.head_dim, pk = padded(s->most_k), per = (s->most_q + 2 * s->most_k + pk) * d + 2 * s->most_q * pk + 64;
+    attention_back j = { .s = s, .r = r, .dout = nm_grad_read(&s->out), .add = true, .per_worker = per };
+    nm_tensor whole = s->q;
+    if (fills_buffer(s)) {
+        whole = nm_view((void *)(uintptr_t)s->q.grad->base, s->q.dtype, NM_SHAPE((int64_t)s->q.grad->n));
+        whole.grad = s->q.grad;
+        (void)nm_grad_out(r, &whole, &j.add);
+    }
+    j.dq = nm_grad_data(r, &s->q);
+    j.dk = nm_grad_data(r, &s->k);
+    j.dv = nm_grad_data(r, &s->v);
     int64_t cells = s->a.heads * s->most_q * s->most_k;
     float *dbias = nm_grad_data(r, &s->bias);
     if (dbias)
         j.ds = nm_scratch(r, (size_t)(s->a.n_seq * cells) * sizeof(float));
     j.scratch = nm_scratch(r, (size_t)(per * nm_pool_size(r->pool)) * sizeof(float));
-    if (j.scratch)
+    r->flops += 2.5 * s->flops;
+    if (nm_run_ok(r))
         nm_parallel_for(r->pool, s->a.n_seq * s->a.heads, 1, attention_back_heads, &j);
     for (int64_t i = 0; j.ds && nm_run_ok(r) && i < s->a.n_seq; i++) { /* sequences that share a bias add up in order */
         float *to = dbias + i * s->a.bias_seq;
@@ -158,10 +155,19 @@ static void attention_backward(nm_run *r, void *saved)
     }
 }
 
+/* Of the forward; the backward has five products for its two. A causal mask leaves half. */
+static double attention_flops(const nm_attn *a)
+{
+    double pairs = 0;
+    for (int64_t i = 0; i < a->n_seq; i++)
+        pairs += (double)(a->q_offsets[i + 1] - a->q_offsets[i]) * (double)(a->k_offsets[i + 1] - a->k_offsets[i]);
+    return 4 * pairs * a->heads * a->head_dim * (a->causal ? 0.5 : 1);
+}
+
 static void record_attention(nm_run *r, nm_attn a, nm_tensor q, nm_tensor k, nm_tensor v, const nm_tensor *bias, nm_tensor *out)
 {
     nm_track(r, out);
-    attention_saved *s = NM_SAVE(r, attention_saved, a, q, k, v, *out, bias ? *bias : (nm_tensor){ 0 }, 0, 0);
+    attention_saved *s = NM_SAVE(r, attention_saved, a, q, k, v, *out, bias ? *bias : (nm_tensor){ 0 }, 0, 0, attention_flops(&a));
     if (!s)
         return;
     s->a.q_offsets = nm_save_(r, a.q_offsets, (size_t)(a.n_seq + 1) * sizeof *a.q_offsets);
@@ -232,6 +238,7 @@ nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int hea
     if (!nm_run_ok(r))
         return (nm_tensor){ 0 };
     nm_attention_run(r->kn, &a, r->pool, scratch);
+    r->flops += attention_flops(&a);
     bool wants = nm_wants(r, &q) || nm_wants(r, &k) || nm_wants(r, &v) || (m->bias_tensor && nm_wants(r, m->bias_tensor));
     if (wants)
         record_attention(r, a, q, k, v, m->bias_tensor, &out); /* copies the offsets: the arena is not rewound below it */

@@ -214,8 +214,10 @@ static void batchnorm_backward(nm_run *r, void *saved)
     batchnorm_saved *s = saved;
     nm_channel_back j = { .cols = s->cols, .relu = s->relu, .dy = nm_grad_read(&s->y), .x = s->x.data,
                           .y = s->relu && s->residual.data ? s->y.data : NULL };
+    bool add = true;
     if (s->residual.grad)
-        j.residual = nm_grad_fresh(r, &s->residual, &j.residual_fresh);
+        j.residual = nm_grad_out(r, &s->residual, &add);
+    j.residual_fresh = !add;
     rows_job w = { r, &j, nm_grad_data(r, &s->x) };
     nm_bn_prepare_back(r, s->bn, &s->norm, s->rows, &j);
     if (nm_run_ok(r) && (w.dx || j.residual))

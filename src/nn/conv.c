@@ -423,8 +423,11 @@ static void conv_backward(nm_run *r, void *saved)
     int64_t rows = g->n * g->oh * g->ow;
     back_job j = { .r = r, .s = s, .dy = nm_grad_read(&s->y), .strided = g->win.stride[0] != 1 || g->win.stride[1] != 1 };
     nm_channel_back t = { .cols = g->o, .relu = s->c.relu, .dy = j.dy, .x = s->raw.data, .y = s->c.relu && (s->residual.data || !s->c.bn) ? s->y.data : NULL };
+    bool add = true;
     if (s->residual.grad)
-        t.residual = nm_grad_fresh(r, &s->residual, &t.residual_fresh);
+        t.residual = nm_grad_out(r, &s->residual, &add);
+    t.residual_fresh = !add;
+    add = true;
     if (s->c.bn)
         nm_bn_prepare_back(r, s->c.bn, &s->norm, rows, &t);
     else if (s->c.relu) { /* dz alone: (dz - 0 - (x - 0) 0) 1 */
@@ -438,7 +441,8 @@ static void conv_backward(nm_run *r, void *saved)
     if (j.strided || g->groups > 1)
         j.dx = nm_grad_data(r, &s->x);
     else
-        j.dx = nm_grad_fresh(r, &s->x, &j.fresh);
+        j.dx = nm_grad_out(r, &s->x, &add);
+    j.fresh = !add;
     if (nm_run_ok(r))
         run_backward(r, s, &j);
 }

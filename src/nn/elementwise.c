@@ -1,10 +1,9 @@
 /* elementwise.c - additions, activations, conversions and row copies, each beside its backward: see nn.h. */
-#include <math.h>
 #include <string.h>
 
 #include "nn/ops.h"
 
-typedef enum map_op { MAP_ADD, MAP_MUL, MAP_ACT, MAP_CAST, MAP_ACT_BACK } map_op;
+typedef enum map_op { MAP_ADD, MAP_MUL, MAP_ACT, MAP_CAST, MAP_ACT_BACK, MAP_ACT_BACK_ADD } map_op;
 
 typedef struct map_job {
     const nm_run *r;
@@ -14,33 +13,6 @@ typedef struct map_job {
     nm_act act;
     map_op op;
 } map_job;
-
-/* d act(x) / dx. */
-static float act_slope(nm_act act, float x)
-{
-    const float k = 0.79788456080286535588f, inv_sqrt_2pi = 0.39894228040143267794f;
-    switch (act) {
-    case NM_ACT_RELU: return x > 0 ? 1 : 0;
-    case NM_ACT_QUICK_GELU: {
-        float s = 1 / (1 + expf(-1.702f * x));
-        return s + 1.702f * x * s * (1 - s);
-    }
-    case NM_ACT_SILU: {
-        float s = 1 / (1 + expf(-x));
-        return s + x * s * (1 - s);
-    }
-    case NM_ACT_GELU: return 0.5f * (1 + erff(x * 0.70710678118654752440f)) + x * inv_sqrt_2pi * expf(-0.5f * x * x);
-    case NM_ACT_GELU_TANH: {
-        float t = tanhf(k * (x + 0.044715f * x * x * x));
-        return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * k * (1 + 3 * 0.044715f * x * x);
-    }
-    case NM_ACT_TANH: {
-        float t = tanhf(x);
-        return 1 - t * t;
-    }
-    default: return 1;
-    }
-}
 
 static void map_part(void *arg, int64_t b, int64_t e, int worker)
 {
@@ -56,14 +28,7 @@ static void map_part(void *arg, int64_t b, int64_t e, int worker)
     case MAP_ACT: k->act(e - b, fa, j->act, fy); break;
     case MAP_CAST: k->cast(e - b, j->a + in, j->from, j->y + out, j->to); break;
     case MAP_ACT_BACK:
-        if (j->act == NM_ACT_RELU) { /* its own loop: the compiler makes vectors of it */
-            for (int64_t i = 0; i < e - b; i++)
-                fy[i] += fa[i] > 0 ? fb[i] : 0;
-            break;
-        }
-        for (int64_t i = 0; i < e - b; i++)
-            fy[i] += fb[i] * act_slope(j->act, fa[i]);
-        break;
+    case MAP_ACT_BACK_ADD: j->r->kn->gradient.act_back(e - b, fa, j->act, fb, fy, j->op == MAP_ACT_BACK_ADD); break;
     }
 }
 
@@ -85,10 +50,8 @@ typedef struct pair_saved { nm_tensor a, b, y; nm_act act; } pair_saved;
 static void add_backward(nm_run *r, void *saved)
 {
     pair_saved *s = saved;
-    const float *dy = nm_grad_read(&s->y);
-    int64_t n = nm_numel(&s->y);
-    add_to(r, nm_grad_data(r, &s->a), dy, n);
-    add_to(r, nm_grad_data(r, &s->b), dy, n);
+    add_to(r, nm_grad_data(r, &s->b), nm_grad_read(&s->y), nm_numel(&s->y));
+    nm_grad_pass(r, &s->y, &s->a);
 }
 
 nm_tensor nm_add(nm_run *r, nm_tensor a, nm_tensor b)
@@ -140,9 +103,10 @@ nm_tensor nm_mul(nm_run *r, nm_tensor a, nm_tensor b)
 static void activation_backward(nm_run *r, void *saved)
 {
     pair_saved *s = saved;
-    float *dx = nm_grad_data(r, &s->a);
+    bool add;
+    float *dx = nm_grad_out(r, &s->a, &add);
     if (dx)
-        map(r, nm_numel(&s->y), (map_job){ r, s->a.data, (const char *)nm_grad_read(&s->y), (char *)dx, NM_F32, NM_F32, s->act, MAP_ACT_BACK });
+        map(r, nm_numel(&s->y), (map_job){ r, s->a.data, (const char *)nm_grad_read(&s->y), (char *)dx, NM_F32, NM_F32, s->act, add ? MAP_ACT_BACK_ADD : MAP_ACT_BACK });
 }
 
 nm_tensor nm_activation(nm_run *r, nm_tensor x, nm_act act)

@@ -114,13 +114,7 @@ static void patch_backward(nm_run *r, void *saved)
 {
     patch_saved *s = saved;
     const float *dy = nm_grad_read(&s->x);
-    if (nm_trains(r, &s->conv->bias))
-        nm_add_column_sums(r, dy, s->m, s->width, s->width, nm_weight_grad(r, &s->conv->bias));
-    if (!nm_trains(r, &s->conv->weight))
-        return;
-    float *dyt = nm_transposed(r, dy, s->m, s->width, s->width), *dw = nm_weight_grad(r, &s->conv->weight);
-    if (dyt && dw)
-        nm_accumulate_product(r, s->width, s->k, s->m, dyt, NM_F32, s->m, s->rows.data, s->rows.dtype, s->k, true, dw, s->k);
+    nm_linear_gradients(r, &s->conv->weight, &s->conv->bias, s->m, s->width, s->k, dy, s->width, s->rows.data, s->rows.dtype, s->k);
 }
 
 static bool patches_inside(nm_run *r, const nm_keep *keep, int64_t n, int64_t grid)
@@ -151,8 +145,10 @@ nm_tensor nm_patch_embed_kept(nm_run *r, nm_tensor pixels, const nm_linear_w *co
     bool trains = nm_trains(r, &conv->weight) || nm_trains(r, &conv->bias);
     nm_arena_mark mark = nm_arena_get_mark(r->arena);
     nm_tensor rows = nm_new(r, r->act, NM_SHAPE(n * grid, k));
+    nm_arena_mark packing = nm_arena_get_mark(r->arena);
+    nm_packed room;
     /* int8 would round the 8-bit pixels a second time: the first product stays in the activations' dtype */
-    const nm_packed *b = nm_weight_packed(r, &conv->weight, r->act == NM_BF16 ? NM_BF16 : NM_F32);
+    const nm_packed *b = nm_packed_for(r, &conv->weight, r->act == NM_BF16 ? NM_BF16 : NM_F32, &room);
     if (!rows.data || !b)
         return (nm_tensor){ 0 };
     patch_job j = { r, pixels.data, rows.data, rows.dtype, s->dim[1], pixels.shape[2], pixels.shape[3], ph, pw, grid, keep };
@@ -160,6 +156,7 @@ nm_tensor nm_patch_embed_kept(nm_run *r, nm_tensor pixels, const nm_linear_w *co
     nm_gemm g = { .m = n * grid, .a = rows.data, .a_dtype = rows.dtype, .lda = k, .b = b, .c = x.data, .c_dtype = NM_F32, .ldc = width, .alpha = 1,
                   .bias = nm_has(&conv->bias) ? conv->bias.f32 : NULL };
     nm_product(r, &g);
+    nm_arena_rewind(r->arena, packing);
     if (trains)
         NM_RECORD(r, x, patch_backward, patch_saved, rows, x, conv, n * grid, k, width);
     else

@@ -20,6 +20,9 @@ nm_tensor nm_linear(nm_run *r, nm_tensor x, const nm_linear_w *w, nm_epilogue e)
 /* y = x W^T with a bare weight (projections without bias). */
 nm_tensor nm_matmul_w(nm_run *r, nm_tensor x, const nm_weight *w, nm_epilogue e);
 
+/* epilogue(proj(act(fc(x)))), the epilogue's residual given: a transformer block's second half. */
+nm_tensor nm_mlp(nm_run *r, nm_tensor x, const nm_linear_w *fc, nm_act act, const nm_linear_w *proj, nm_epilogue e);
+
 /* x f32 [..., width] -> r->act; nm_layernorm_f32 keeps f32. */
 nm_tensor nm_layernorm(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps);
 nm_tensor nm_layernorm_f32(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps);

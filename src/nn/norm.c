@@ -21,56 +21,48 @@ static void norm_rows(void *arg, int64_t b, int64_t e, int worker)
                              j->y + (size_t)(b * j->ldy) * nm_dtype_size(j->dtype), j->dtype, j->ldy);
 }
 
-/* With h = (x - mean) / sqrt(var + eps) and g = dy * weight: dx = (g - mean(g) - h mean(g h)) / sqrt(var + eps),
- * dweight = sum of dy h, dbias = sum of dy. Sums in double: rows are long and the terms cancel. */
+/* Pieces of LN_ROWS rows, each with sums of its own for the weight and the bias, added in the order of the rows afterwards. */
+enum { LN_ROWS = 32 };
 typedef struct layernorm_saved { nm_tensor x, y; const nm_norm_w *w; int64_t rows, cols, ldx; float eps; } layernorm_saved;
-typedef struct layernorm_back { const layernorm_saved *s; const float *dy; float *dx, *dyh; } layernorm_back;
+typedef struct layernorm_back { const nm_run *r; const layernorm_saved *s; const float *dy; float *dx, *dweight, *dbias; bool add; } layernorm_back;
 
-static void layernorm_back_rows(void *arg, int64_t b, int64_t e, int worker)
+static void layernorm_back_part(void *arg, int64_t b, int64_t e, int worker)
 {
     const layernorm_back *j = arg;
     const layernorm_saved *s = j->s;
-    int64_t n = s->cols;
     (void)worker;
     for (int64_t i = b; i < e; i++) {
-        const float *x = (const float *)s->x.data + i * s->ldx, *dy = j->dy + i * n, *w = s->w->weight.f32;
-        double sum = 0, sq = 0, mg = 0, mgh = 0;
-        for (int64_t c = 0; c < n; c++)
-            sum += (double)x[c];
-        double mean = sum / (double)n;
-        for (int64_t c = 0; c < n; c++)
-            sq += ((double)x[c] - mean) * ((double)x[c] - mean);
-        double rstd = 1 / sqrt(sq / (double)n + (double)s->eps);
-        for (int64_t c = 0; c < n; c++) {
-            double g = (double)dy[c] * (w ? (double)w[c] : 1), h = ((double)x[c] - mean) * rstd;
-            mg += g;
-            mgh += g * h;
-            if (j->dyh)
-                j->dyh[i * n + c] = (float)((double)dy[c] * h);
+        int64_t row = i * LN_ROWS, rows = s->rows - row < LN_ROWS ? s->rows - row : LN_ROWS;
+        float *dw = j->dweight ? j->dweight + i * s->cols : NULL, *db = j->dbias ? j->dbias + i * s->cols : NULL;
+        for (int64_t c = 0; c < s->cols; c++) {
+            if (dw)
+                dw[c] = 0;
+            if (db)
+                db[c] = 0;
         }
-        mg /= (double)n;
-        mgh /= (double)n;
-        for (int64_t c = 0; j->dx && c < n; c++) {
-            double g = (double)dy[c] * (w ? (double)w[c] : 1), h = ((double)x[c] - mean) * rstd;
-            j->dx[i * s->ldx + c] += (float)((g - mg - h * mgh) * rstd);
-        }
+        j->r->kn->gradient.layernorm_back(rows, s->cols, (const float *)s->x.data + row * s->ldx, s->ldx, s->w->weight.f32, s->eps, j->dy + row * s->cols,
+                                          j->dx ? j->dx + row * s->ldx : NULL, j->add, dw, db);
     }
 }
 
 static void layernorm_backward(nm_run *r, void *saved)
 {
     layernorm_saved *s = saved;
-    bool trains = nm_trains(r, &s->w->weight);
-    layernorm_back j = { s, nm_grad_read(&s->y), nm_grad_data(r, &s->x), NULL };
-    if (trains)
-        j.dyh = nm_scratch(r, (size_t)(s->rows * s->cols) * sizeof(float));
+    bool weight = nm_trains(r, &s->w->weight), bias = nm_trains(r, &s->w->bias);
+    int64_t parts = (s->rows + LN_ROWS - 1) / LN_ROWS;
+    layernorm_back j = { .r = r, .s = s, .dy = nm_grad_read(&s->y) };
+    j.dx = nm_grad_out(r, &s->x, &j.add);
+    if (weight)
+        j.dweight = nm_scratch(r, (size_t)(parts * s->cols) * sizeof(float));
+    if (bias)
+        j.dbias = nm_scratch(r, (size_t)(parts * s->cols) * sizeof(float));
     if (!nm_run_ok(r))
         return;
-    nm_parallel_for(r->pool, s->rows, nm_row_grain(s->cols), layernorm_back_rows, &j);
-    if (trains)
-        nm_add_column_sums(r, j.dyh, s->rows, s->cols, s->cols, nm_weight_grad(r, &s->w->weight));
-    if (nm_trains(r, &s->w->bias))
-        nm_add_column_sums(r, j.dy, s->rows, s->cols, s->cols, nm_weight_grad(r, &s->w->bias));
+    nm_parallel_for(r->pool, parts, 1, layernorm_back_part, &j);
+    if (weight)
+        nm_add_column_sums(r, j.dweight, parts, s->cols, s->cols, nm_weight_grad(r, &s->w->weight));
+    if (bias)
+        nm_add_column_sums(r, j.dbias, parts, s->cols, s->cols, nm_weight_grad(r, &s->w->bias));
 }
 
 static nm_tensor layernorm_as(nm_run *r, nm_tensor x, const nm_norm_w *w, float eps, nm_dtype dtype)

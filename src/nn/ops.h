@@ -13,17 +13,34 @@ nm_shape nm_with_last(const nm_tensor *x, int64_t last);
 /* Runs one product with scratch from the arena. */
 void nm_product(nm_run *r, nm_gemm *g);
 
-/* c[m, n] += a[m, k] b, for gradients: b is stored [n, k], or [k, n] when b_transposed; a, b f32 or bf16, c f32. */
-void nm_accumulate_product(nm_run *r, int64_t m, int64_t n, int64_t k, const void *a, nm_dtype a_dtype, int64_t lda, const void *b, nm_dtype b_dtype,
-                           int64_t ldb, bool b_transposed, float *c, int64_t ldc);
+/* c[m, n] (+)= a[m, k] b, for gradients: b is stored [n, k], or [k, n] when b_transposed; a, b f32 or bf16, c f32. b is packed into the
+ * arena: it is read once. */
+void nm_gradient_product(nm_run *r, int64_t m, int64_t n, int64_t k, const void *a, nm_dtype a_dtype, int64_t lda, const void *b, nm_dtype b_dtype,
+                         int64_t ldb, bool b_transposed, float *c, int64_t ldc, bool add);
+static inline void nm_accumulate_product(nm_run *r, int64_t m, int64_t n, int64_t k, const void *a, nm_dtype a_dtype, int64_t lda, const void *b,
+                                         nm_dtype b_dtype, int64_t ldb, bool b_transposed, float *c, int64_t ldc)
+{
+    nm_gradient_product(r, m, n, k, a, a_dtype, lda, b, b_dtype, ldb, b_transposed, c, ldc, true);
+}
+/* The gradients of a weight and a bias from dy f32 [rows, n] and x f32 or bf16 [rows, k]: dW += dy^T x, db += column sums of dy. */
+void nm_linear_gradients(nm_run *r, const nm_weight *w, const nm_weight *bias, int64_t rows, int64_t n, int64_t k, const float *dy, int64_t ldy,
+                         const void *x, nm_dtype x_dtype, int64_t ldx);
+/* y = epilogue(x W^T + b) into a tensor that is there, without a record. */
+void nm_product_into(nm_run *r, nm_tensor x, const nm_weight *w, const nm_weight *bias, nm_epilogue e, nm_tensor y);
+/* dx[rows, k] (+)= dy[rows, n] W. */
+void nm_input_gradient(nm_run *r, const nm_weight *w, int64_t rows, int64_t n, int64_t k, const float *dy, int64_t ldy, float *dx, int64_t ldx, bool add);
+/* The packed form of a weight: kept with it, or, where the weight is being trained, made in the arena into *room. */
+const nm_packed *nm_packed_for(nm_run *r, const nm_weight *w, nm_dtype compute, nm_packed *room);
 /* dst[cols, rows] = src[rows, cols]^T, f32; dst from the arena. */
 float *nm_transposed(nm_run *r, const float *src, int64_t rows, int64_t cols, int64_t ld);
-/* out[c] += sum over rows of x[r, c], added in a fixed order. */
+/* out[c] += sum over rows of x[r, c], added in an order that does not depend on the threads. */
 void nm_add_column_sums(nm_run *r, const float *x, int64_t rows, int64_t cols, int64_t ld, float *out);
 
 /* Whether a weight collects gradients in this run, and where (contiguous, the declared layout). */
 static inline bool nm_trains(const nm_run *r, const nm_weight *w) { return r->tape && w && w->grad && nm_has(w); }
 float *nm_weight_grad(nm_run *r, const nm_weight *w);
+/* For a backward that writes the whole gradient: *add false when it holds nothing yet and is to be written. */
+float *nm_weight_grad_out(nm_run *r, const nm_weight *w, bool *add);
 
 /* batchnorm.c, for convolutions that work on a block of rows while it is in the cache. A block's statistics per channel: mean, and sum of
  * squares around it. Rows are grouped by the caller in a way that does not depend on the number of threads. */

@@ -24,6 +24,7 @@ typedef struct nm_run {
     nm_arena *arena;
     struct nm_tape *tape; /* NULL in inference: nothing is recorded */
     bool training;
+    bool checkpoint;      /* blocks of transformers keep their input only (tape.h) */
     nm_dtype compute;     /* of matrix products: NM_F32, NM_BF16 or NM_I8 */
     nm_dtype act;         /* of activations between a norm and the next product: NM_F32 or NM_BF16; the residual stream is f32 */
     bool mapped_weights;  /* products read weights as they are stored; no packed copies are made */
@@ -32,6 +33,7 @@ typedef struct nm_run {
     nm_observe_fn *observe;
     void *observe_user;
     char observe_prefix[96]; /* e.g. "visual." */
+    double flops;         /* of products and attention so far, two per multiply-add; the owner sets it to 0 */
     noema_error err;      /* the first error; operators do nothing once it is set */
 } nm_run;
 

@@ -34,7 +34,7 @@ void nm_tape_clear(nm_tape *t)
         t->chunks[i].used = false;
 }
 
-/* The smallest free chunk that is large enough and not wastefully larger; else a new one. */
+/* The smallest free chunk that is large enough and not wastefully larger; else a new one. Not initialised. */
 static float *take_chunk(nm_tape *t, size_t n)
 {
     chunk *best = NULL;
@@ -115,30 +115,57 @@ void nm_want_grad(nm_run *r, nm_tensor *x)
         x->grad->keep = true;
 }
 
-float *nm_grad_data(nm_run *r, const nm_tensor *t)
+static float *at_view(const nm_grad *g, const nm_tensor *t)
 {
-    nm_grad *g = t->grad;
-    if (!g || !r->tape)
-        return NULL;
-    if (!g->data) {
-        if (!(g->data = take_chunk(r->tape, g->n))) {
-            nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradients");
-            return NULL;
-        }
-        memset(g->data, 0, g->n * sizeof *g->data);
-    }
     return g->base ? g->data + ((const char *)t->data - (const char *)g->base) / (ptrdiff_t)nm_dtype_size(t->dtype) : g->data;
 }
 
-float *nm_grad_fresh(nm_run *r, const nm_tensor *t, bool *fresh)
+/* *fresh: the buffer was made just now and holds nothing. */
+static bool ensure(nm_run *r, nm_grad *g, bool *fresh)
+{
+    *fresh = !g->data;
+    if (*fresh && !(g->data = take_chunk(r->tape, g->n)))
+        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradients");
+    return g->data != NULL;
+}
+
+float *nm_grad_data(nm_run *r, const nm_tensor *t)
 {
     nm_grad *g = t->grad;
-    *fresh = g && r->tape && !g->data && g->base == t->data && g->n == (size_t)nm_numel(t) && nm_is_contiguous(t);
-    if (!*fresh)
+    bool fresh;
+    if (!g || !r->tape || !ensure(r, g, &fresh))
+        return NULL;
+    if (fresh)
+        memset(g->data, 0, g->n * sizeof *g->data);
+    return at_view(g, t);
+}
+
+float *nm_grad_out(nm_run *r, const nm_tensor *t, bool *add)
+{
+    nm_grad *g = t->grad;
+    bool fresh;
+    *add = true;
+    if (!g || (size_t)nm_numel(t) != g->n || !nm_is_contiguous(t))
         return nm_grad_data(r, t);
-    if (!(g->data = take_chunk(r->tape, g->n)))
-        nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: gradients");
+    if (!r->tape || !ensure(r, g, &fresh))
+        return NULL;
+    *add = !fresh;
     return g->data;
+}
+
+void nm_grad_pass(nm_run *r, const nm_tensor *from, const nm_tensor *to)
+{
+    nm_grad *f = from->grad, *g = to->grad;
+    if (!g || !f || !f->data)
+        return;
+    if (!g->data && !g->keep && !f->keep && f->n == g->n && (size_t)nm_numel(to) == g->n && nm_is_contiguous(to)) {
+        g->data = f->data;
+        f->data = NULL;
+        return;
+    }
+    float *d = nm_grad_data(r, to);
+    if (d)
+        r->kn->elementwise.add(nm_numel(to), d, at_view(f, from), d);
 }
 
 const float *nm_grad_read(const nm_tensor *t)
@@ -146,24 +173,78 @@ const float *nm_grad_read(const nm_tensor *t)
     const nm_grad *g = t->grad;
     if (!g || !g->data)
         return NULL;
-    return g->data + ((const char *)t->data - (const char *)g->base) / (ptrdiff_t)nm_dtype_size(t->dtype);
+    return at_view(g, t);
 }
 
-/* Scratch that a backward carves is given back after it; what it made the gradients point to lives in chunks. */
-void nm_backward(nm_run *r)
+/* Scratch that a backward carves is given back after it; what it made the gradients point to lives in chunks. A backward may record and
+ * run records of its own behind the one that it belongs to. */
+static void backward_to(nm_run *r, size_t first)
 {
     nm_tape *t = r->tape;
-    for (size_t i = t->n; i-- > 0 && nm_run_ok(r);) {
-        node *nd = &t->nodes[i];
+    for (size_t i = t->n; i-- > first && nm_run_ok(r);) {
+        node nd = t->nodes[i];
         nm_arena_mark m = nm_arena_get_mark(r->arena);
-        if (nd->out && nd->out->data)
-            nd->fn(r, nd->saved);
+        t->n = i;
+        if (nd.out && nd.out->data)
+            nd.fn(r, nd.saved);
         nm_arena_rewind(r->arena, m);
-        bool shared = i > 0 && t->nodes[i - 1].out == nd->out; /* an in-place operator continues the same value */
-        if (nd->out && nd->out->data && !nd->out->keep && !shared) {
-            give_chunk(t, nd->out->data);
-            nd->out->data = NULL;
+        bool shared = i > first && t->nodes[i - 1].out == nd.out; /* an in-place operator continues the same value */
+        if (nd.out && nd.out->data && !nd.out->keep && !shared) {
+            give_chunk(t, nd.out->data);
+            nd.out->data = NULL;
         }
     }
-    t->n = 0;
+    t->n = first;
 }
+
+void nm_backward(nm_run *r) { backward_to(r, 0); }
+
+/* ---- checkpointing ---- */
+
+typedef struct segment { nm_tensor x, y; nm_segment_fn *fn; void *arg; nm_rng rng; } segment;
+
+static void segment_backward(nm_run *r, void *saved)
+{
+    segment *s = saved;
+    nm_tape *t = r->tape;
+    size_t first = t->n;
+    nm_rng rng = r->rng;
+    r->rng = s->rng;
+    nm_tensor y = s->fn(r, s->x, s->arg);
+    r->rng = rng;
+    nm_grad_pass(r, &s->y, &y);
+    if (nm_run_ok(r))
+        backward_to(r, first);
+}
+
+nm_tensor nm_checkpoint(nm_run *r, nm_tensor x, nm_segment_fn *fn, void *arg)
+{
+    nm_tape *t = r->tape;
+    if (!t || !x.data || !nm_run_ok(r))
+        return fn(r, x, arg);
+    nm_shape shape = { .ndim = x.ndim };
+    memcpy(shape.dim, x.shape, sizeof shape.dim);
+    nm_tensor y = nm_new(r, x.dtype, shape);
+    nm_rng rng = r->rng;
+    nm_arena_mark mark = nm_arena_get_mark(r->arena);
+    size_t first = t->n;
+    nm_tensor inner = fn(r, x, arg);
+    t->n = first;
+    if (!nm_run_ok(r) || !inner.data)
+        return (nm_tensor){ 0 };
+    memcpy(y.data, inner.data, (size_t)nm_numel(&y) * nm_dtype_size(y.dtype));
+    nm_arena_rewind(r->arena, mark);
+    if (inner.grad) /* else nothing inside wants a gradient */
+        NM_RECORD(r, y, segment_backward, segment, x, y, fn, arg, rng);
+    return y;
+}
+
+size_t nm_tape_bytes(const nm_tape *t)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_chunks; i++)
+        n += t->chunks[i].n * sizeof(float);
+    return n;
+}
+
+size_t nm_tape_mallocs(const nm_tape *t) { return t->n_chunks; }

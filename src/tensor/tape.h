@@ -13,6 +13,7 @@ typedef struct nm_grad {
     const void *base; /* first element of the value (activations); NULL for weights */
     size_t n;         /* elements of the whole buffer */
     bool keep;        /* weights and inputs: not given back after use */
+    bool stale;       /* of weights: data is of an earlier step and counts as zeros */
 } nm_grad;
 
 typedef void nm_backward_fn(nm_run *r, void *saved);
@@ -41,13 +42,24 @@ void nm_want_grad(nm_run *r, nm_tensor *x);
 /* The gradient's first element for this view, zeroed at first use; NULL when t wants none (or with r->err set). The view's own
  * strides apply. */
 float *nm_grad_data(nm_run *r, const nm_tensor *t);
-/* The same, but not zeroed where nothing was added yet and t is the whole buffer: then *fresh is true and the caller writes every
- * element instead of adding. */
-float *nm_grad_fresh(nm_run *r, const nm_tensor *t, bool *fresh);
+/* For a backward that writes every element of t: *add false when nothing was added before and t is the whole buffer, which then is not
+ * zeroed and must be written, not added to. */
+float *nm_grad_out(nm_run *r, const nm_tensor *t, bool *add);
+/* The gradient of `from`, complete and not needed any more, becomes (or is added to) that of `to`, a tensor of its shape. */
+void nm_grad_pass(nm_run *r, const nm_tensor *from, const nm_tensor *to);
 /* The same, but NULL when nothing was ever added: then the backward of its producer has nothing to do. */
 const float *nm_grad_read(const nm_tensor *t);
 
 /* Runs the records in reverse. The caller has filled the gradients of the outputs (nm_grad_data). */
 void nm_backward(nm_run *r);
+
+/* Activation checkpointing (arXiv 1604.06174): y = fn(r, x, arg), of x's shape and f32, is computed without keeping what its backward
+ * needs; in the backward it runs again, with the same bits. `arg`, and what it points to, lives until nm_tape_clear; the run's generator is
+ * put back for the second time. */
+typedef nm_tensor nm_segment_fn(nm_run *r, nm_tensor x, void *arg);
+nm_tensor nm_checkpoint(nm_run *r, nm_tensor x, nm_segment_fn *fn, void *arg);
+
+size_t nm_tape_bytes(const nm_tape *t);   /* of gradients of activations */
+size_t nm_tape_mallocs(const nm_tape *t); /* how often they went to the system (tests) */
 
 #endif

@@ -18,7 +18,7 @@ static void move_momentum(nm_blip_train *t)
 {
     for (size_t i = 0; i < t->n_params; i++)
         if (t->params[i].momentum) {
-            nm_ema_update(t->params[i].n, t->params[i].momentum->f32, t->params[i].w->f32, t->decay);
+            nm_ema_update(NULL, t->params[i].n, t->params[i].momentum->f32, t->params[i].w->f32, t->decay);
             nm_weight_changed(t->params[i].momentum);
         }
 }

@@ -3,75 +3,56 @@
 
 #include <math.h>
 
-typedef struct update_job {
-    const nm_opt *o;
-    float *w, *m, *v;
-    const float *g;
-    double scale, lr, decay, bias1, bias2;
-    bool first;
-} update_job;
+#include "kernels/kernels.h"
 
-static void adamw(const update_job *j, int64_t b, int64_t e)
-{
-    const nm_opt *o = j->o;
-    float keep = (float)(1 - j->lr * j->decay), b1 = (float)o->beta1, b2 = (float)o->beta2, c1 = (float)(1 - o->beta1), c2 = (float)(1 - o->beta2);
-    float step = (float)(j->lr / j->bias1), root = (float)sqrt(j->bias2), eps = (float)o->eps, scale = (float)j->scale;
-    for (int64_t i = b; i < e; i++) {
-        float g = j->g[i] * scale;
-        float m = j->m[i] = b1 * j->m[i] + c1 * g;
-        float v = j->v[i] = b2 * j->v[i] + c2 * g * g;
-        j->w[i] = j->w[i] * keep - step * (m / (sqrtf(v) / root + eps));
-    }
-}
+enum { BLOCK = 1 << 16 }; /* weights that a thread takes at a time */
 
-/* torch.optim.SGD: coupled decay; the buffer starts as the first gradient. */
-static void sgd(const update_job *j, int64_t b, int64_t e)
-{
-    float mu = (float)j->o->momentum, lr = (float)j->lr, decay = (float)j->decay, scale = (float)j->scale;
-    for (int64_t i = b; i < e; i++) {
-        float g = j->g[i] * scale + decay * j->w[i];
-        if (mu != 0) {
-            float m = j->m[i] = j->first ? g : mu * j->m[i] + g;
-            g = j->o->nesterov ? g + mu * m : m;
-        }
-        j->w[i] -= lr * g;
-    }
-}
-
-static void lion(const update_job *j, int64_t b, int64_t e)
-{
-    float b1 = (float)j->o->beta1, b2 = (float)j->o->beta2, lr = (float)j->lr, keep = (float)(1 - j->lr * j->decay), scale = (float)j->scale;
-    for (int64_t i = b; i < e; i++) {
-        float g = j->g[i] * scale, u = b1 * j->m[i] + (1 - b1) * g;
-        j->w[i] = j->w[i] * keep - lr * (float)((u > 0) - (u < 0));
-        j->m[i] = b2 * j->m[i] + (1 - b2) * g;
-    }
-}
+typedef struct update_job { nm_update_fn *fn; nm_update u; float *w, *m, *v; const float *g; } update_job;
 
 static void update_part(void *arg, int64_t b, int64_t e, int worker)
 {
     const update_job *j = arg;
     (void)worker;
-    if (j->o->kind == NM_OPT_ADAMW)
-        adamw(j, b, e);
-    else if (j->o->kind == NM_OPT_SGD)
-        sgd(j, b, e);
-    else
-        lion(j, b, e);
+    j->fn(e - b, &j->u, j->w + b, j->g + b, j->m ? j->m + b : NULL, j->v ? j->v + b : NULL);
 }
 
 void nm_opt_update(const nm_opt *o, nm_pool *pool, size_t n, float *w, const float *g, double scale, float *m, float *v, int64_t step, double lr,
                    double weight_decay)
 {
-    update_job j = { o, w, m, v, g, scale, lr, weight_decay, 1 - pow(o->beta1, (double)step), 1 - pow(o->beta2, (double)step), step == 1 };
-    nm_parallel_for(pool, (int64_t)n, 1 << 16, update_part, &j);
+    const nm_gradient_kernels *kn = &nm_kernels_get()->gradient;
+    bool adamw = o->kind == NM_OPT_ADAMW, sgd = o->kind == NM_OPT_SGD;
+    double bias1 = 1 - pow(o->beta1, (double)step), bias2 = 1 - pow(o->beta2, (double)step), b1 = sgd ? o->momentum : o->beta1;
+    update_job j = { adamw ? kn->adamw : sgd ? kn->sgd : kn->lion,
+                     { .scale = (float)scale, .b1 = (float)b1, .b2 = (float)o->beta2, .c1 = (float)(1 - b1), .c2 = (float)(1 - o->beta2),
+                       .step = (float)(adamw ? lr / bias1 : lr), .root = (float)(1 / sqrt(bias2)), .eps = (float)o->eps,
+                       .keep = (float)(1 - lr * weight_decay), .decay = (float)weight_decay, .first = step == 1, .nesterov = o->nesterov },
+                     w, m, v, g };
+    nm_parallel_for(pool, (int64_t)n, BLOCK, update_part, &j);
 }
 
-double nm_squared_norm(const float *g, size_t n)
+/* ---- sums and averages ---- */
+
+enum { BLOCKS = 1024 };
+typedef struct norm_job { const float *g; int64_t n; double part[BLOCKS]; } norm_job;
+
+static void norm_part(void *arg, int64_t b, int64_t e, int worker)
+{
+    norm_job *j = arg;
+    (void)worker;
+    for (int64_t i = b; i < e; i++)
+        j->part[i] = nm_kernels_get()->gradient.squares(j->n - i * BLOCK < BLOCK ? j->n - i * BLOCK : BLOCK, j->g + i * BLOCK);
+}
+
+double nm_squared_norm(nm_pool *pool, const float *g, size_t n)
 {
     double s = 0;
-    for (size_t i = 0; i < n; i++)
-        s += (double)g[i] * (double)g[i];
+    for (size_t at = 0; at < n; at += (size_t)BLOCKS * BLOCK) {
+        norm_job j = { .g = g + at, .n = (int64_t)(n - at < (size_t)BLOCKS * BLOCK ? n - at : (size_t)BLOCKS * BLOCK) };
+        int64_t blocks = (j.n + BLOCK - 1) / BLOCK;
+        nm_parallel_for(pool, blocks, 1, norm_part, &j);
+        for (int64_t i = 0; i < blocks; i++)
+            s += j.part[i];
+    }
     return s;
 }
 
@@ -97,9 +78,17 @@ double nm_schedule_lr(const nm_schedule *s, int64_t step)
     return s->base_lr;
 }
 
-void nm_ema_update(size_t n, float *avg, const float *w, double decay)
+typedef struct ema_job { float *avg; const float *w; float k; } ema_job;
+
+static void ema_part(void *arg, int64_t b, int64_t e, int worker)
 {
-    float k = (float)(1 - decay);
-    for (size_t i = 0; i < n; i++)
-        avg[i] += k * (w[i] - avg[i]);
+    const ema_job *j = arg;
+    (void)worker;
+    nm_kernels_get()->gradient.lerp(e - b, j->avg + b, j->w + b, j->k);
+}
+
+void nm_ema_update(nm_pool *pool, size_t n, float *avg, const float *w, double decay)
+{
+    ema_job j = { avg, w, (float)(1 - decay) };
+    nm_parallel_for(pool, (int64_t)n, BLOCK, ema_part, &j);
 }

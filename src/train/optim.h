@@ -23,7 +23,7 @@ typedef struct nm_opt {
 void nm_opt_update(const nm_opt *o, nm_pool *pool, size_t n, float *w, const float *g, double scale, float *m, float *v, int64_t step, double lr,
                    double weight_decay);
 
-double nm_squared_norm(const float *g, size_t n); /* in double, fixed order */
+double nm_squared_norm(nm_pool *pool, const float *g, size_t n); /* in an order that does not depend on the threads */
 /* torch's clip_grad_norm_: min(1, max_norm / (norm + 1e-6)); 1 where max_norm is 0 (off). */
 double nm_clip_factor(double norm, double max_norm);
 
@@ -39,6 +39,6 @@ typedef struct nm_schedule {
 double nm_schedule_lr(const nm_schedule *s, int64_t step); /* step from 0 */
 
 /* avg += (1 - decay) (w - avg). */
-void nm_ema_update(size_t n, float *avg, const float *w, double decay);
+void nm_ema_update(nm_pool *pool, size_t n, float *avg, const float *w, double decay);
 
 #endif

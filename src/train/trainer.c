@@ -206,6 +206,7 @@ noema_status nm_trainer_new(nm_trainer **out, nm_model *model, nm_pool *pool, co
         nm_run_init(&t->run, nm_kernels_get(), pool, t->arena, o->compute);
     t->run.tape = tape;
     t->run.training = true;
+    t->run.checkpoint = o->checkpointing;
     if (s != NOEMA_OK) {
         nm_trainer_free(t);
         return s;
@@ -267,7 +268,7 @@ static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double los
         t->run.tape = tape;
     }
     for (size_t i = 0; i < t->n_params && !t->failed_at[0]; i++)
-        if (t->params[i].grad.data && !isfinite(nm_squared_norm(t->params[i].grad.data, t->params[i].n)))
+        if (t->params[i].grad.data && !isfinite(nm_squared_norm(t->pool, t->params[i].grad.data, t->params[i].n)))
             strncpy(t->failed_at, t->params[i].name, sizeof t->failed_at - 1);
     return nm_fail(err, NOEMA_E_FORMAT, "step %lld: %s is not finite; first seen at %s", (long long)t->step, isfinite(loss) ? "the gradient" : "the loss",
                    t->failed_at[0] ? t->failed_at : "the loss itself");
@@ -370,11 +371,22 @@ static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b)
     return loss;
 }
 
+/* Gradients of the last step are overwritten by the first backward that reaches them. */
 static void zero_gradients(nm_trainer *t)
 {
     for (size_t i = 0; i < t->n_params; i++)
-        if (t->params[i].grad.data)
-            memset(t->params[i].grad.data, 0, t->params[i].n * sizeof(float));
+        t->params[i].grad.stale = t->params[i].grad.data != NULL;
+}
+
+/* What no backward reached. */
+static void settle_gradients(nm_trainer *t)
+{
+    for (size_t i = 0; i < t->n_params; i++) {
+        nm_grad *g = &t->params[i].grad;
+        if (g->stale)
+            memset(g->data, 0, t->params[i].n * sizeof *g->data);
+        g->stale = false;
+    }
 }
 
 static void update(nm_trainer *t, double factor, double lr)
@@ -400,7 +412,7 @@ static void update(nm_trainer *t, double factor, double lr)
         if (t->params[i].ema && t->params[i].counter) /* timm's ModelEmaV3 averages buffers too, and copies what is no fraction */
             t->params[i].ema[0] = t->params[i].w->f32[0];
         else if (t->params[i].ema)
-            nm_ema_update(t->params[i].n, t->params[i].ema, t->params[i].w->f32, t->o.ema_decay);
+            nm_ema_update(t->pool, t->params[i].n, t->params[i].ema, t->params[i].w->f32, t->o.ema_decay);
 }
 
 noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err)
@@ -410,19 +422,21 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
     nm_arena_reset(t->arena);
     nm_rng_init(&r->rng, t->o.seed, (uint64_t)t->step);
     zero_gradients(t);
+    r->flops = 0;
     double loss = loss_and_gradients(t, b), sum = 0;
     if (!nm_run_ok(r))
         return nm_fail(err, r->err.code, "%s", r->err.message);
+    settle_gradients(t);
     if (t->lora && !nm_lora_gradients(t->lora, t->pool))
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: gradients of the adapters");
     for (size_t i = 0; i < t->n_params; i++)
         if (t->params[i].grad.data && !t->params[i].frozen)
-            sum += nm_squared_norm(t->params[i].grad.data, t->params[i].n);
+            sum += nm_squared_norm(t->pool, t->params[i].grad.data, t->params[i].n);
     if (!isfinite(loss) || !isfinite(sum))
         return not_finite(t, b, loss, err);
     update(t, nm_clip_factor(sqrt(sum), t->o.clip_norm), lr);
     t->step++;
-    *result = (nm_step_result){ loss, lr, sqrt(sum), t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0 };
+    *result = (nm_step_result){ loss, lr, sqrt(sum), t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0, r->flops };
     return NOEMA_OK;
 }
 

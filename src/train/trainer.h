@@ -40,6 +40,7 @@ typedef struct nm_train_options {
     double label_smoothing;
     bool decay_head_bias;   /* a linear probe: torch's optimizers decay all they are given */
     int64_t accum;
+    bool checkpointing;     /* blocks keep their input only and run again in the backward */
     nm_dtype compute; /* NM_F32 or NM_BF16 (weights stay f32) */
     uint64_t seed;
 } nm_train_options;
@@ -63,7 +64,7 @@ typedef struct nm_trainer {
 /* images f32 [n, 3, h, w] as the model gets them. */
 typedef struct nm_pair_batch { int64_t n; const float *images; nm_texts texts; const int64_t *labels; /* [n], with nm_task_labels */ } nm_pair_batch;
 
-typedef struct nm_step_result { double loss, lr, grad_norm, logit_scale; } nm_step_result;
+typedef struct nm_step_result { double loss, lr, grad_norm, logit_scale, flops /* run in the step */; } nm_step_result;
 
 /* Turns every parameter of the model into trainable f32 (the model must not be shared from now on). */
 noema_status nm_trainer_new(nm_trainer **t, nm_model *model, nm_pool *pool, const nm_train_options *o, noema_error *err);

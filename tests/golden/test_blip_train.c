@@ -167,7 +167,7 @@ static double part_norm(fixture *f, const char *name)
         fail_msg("%s: no such parameter", name);
     assert_non_null(s.w->grad);
     size_t n = (size_t)nm_shape_numel(s.w->shape) / (size_t)s.parts;
-    return s.w->grad->data ? sqrt(nm_squared_norm(s.w->grad->data + (size_t)s.part * n, n)) : 0;
+    return s.w->grad->data ? sqrt(nm_squared_norm(NULL, s.w->grad->data + (size_t)s.part * n, n)) : 0;
 }
 
 static void check_norms(fixture *f, const json_t *norms)

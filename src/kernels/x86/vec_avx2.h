@@ -16,6 +16,7 @@ NM_INLINE vf vf_fill(vf x, int64_t n, float v) { return _mm256_blendv_ps(_mm256_
 NM_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 NM_INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 NM_INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+NM_INLINE vf vf_sqrt(vf a) { return _mm256_sqrt_ps(a); }
 NM_INLINE vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 NM_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 NM_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); } /* b when either is NaN */

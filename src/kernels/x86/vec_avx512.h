@@ -16,6 +16,7 @@ NM_INLINE vf vf_fill(vf x, int64_t n, float v) { return _mm512_mask_mov_ps(_mm51
 NM_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 NM_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 NM_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+NM_INLINE vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 NM_INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 NM_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 NM_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN */
