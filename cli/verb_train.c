@@ -1,4 +1,5 @@
 /* verb_train.c - `noema train`: contrastive training of a two-tower model in a run folder. */
+#include <stdio.h>
 #include <string.h>
 
 #include "cli.h"
@@ -12,6 +13,17 @@ static const cli_option options[] = {
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
+static void time_left(char *text, size_t size, double seconds)
+{
+    long long n = (long long)(seconds + 0.5);
+    if (n < 60)
+        snprintf(text, size, "%lld s", n);
+    else if (n < 3600)
+        snprintf(text, size, "%lld min %02lld s", n / 60, n % 60);
+    else
+        snprintf(text, size, "%lld h %02lld min", n / 3600, n / 60 % 60);
+}
+
 static int on_step(void *user, const noema_train_step *s)
 {
     cli_train_view *v = user;
@@ -24,9 +36,13 @@ static int on_step(void *user, const noema_train_step *s)
     if (!v->c->quiet && (last || t - v->shown > (v->c->err_tty ? 0.5 : 10))) {
         int64_t done = s->step - v->first;
         double left = done > 0 ? (t - v->start) / (double)done * (double)(s->total_steps - s->step - 1) : 0;
-        cli_say(v->c, "epoch %lld/%lld  step %lld/%lld  loss %.4f  lr %.2e  |g| %.3g  %.1f pairs/s  waiting %.0f %%  %.0f s left", (long long)s->epoch + 1,
-                (long long)s->epochs, (long long)s->step + 1, (long long)s->total_steps, s->loss, s->lr, s->grad_norm, s->samples_per_second,
-                100 * s->data_wait, left);
+        char share[48] = "", rest[32];
+        if (s->peak > 0)
+            snprintf(share, sizeof share, "  %.0f GFLOP/s (%.0f %% of peak)", 1e-9 * s->flops_per_second, 100 * s->flops_per_second / s->peak);
+        time_left(rest, sizeof rest, left);
+        cli_say(v->c, "epoch %lld/%lld  step %lld/%lld  loss %.4f  lr %.2e  |g| %.3g  %.1f samples/s%s  waiting %.0f %%  %s left", (long long)s->epoch + 1,
+                (long long)s->epochs, (long long)s->step + 1, (long long)s->total_steps, s->loss, s->lr, s->grad_norm, s->samples_per_second, share,
+                100 * s->data_wait, rest);
         v->shown = t;
     }
     return cli_interrupted();
@@ -65,6 +81,15 @@ void cli_train_read(cli *c, noema_train_options *o, cli_train_view *v)
     o->epochs = cli_int(c, "epochs", o->epochs);
     o->warmup = cli_int(c, "warmup", o->warmup);
     o->save_frequency = cli_int(c, "save-frequency", o->save_frequency);
+    o->ema_warmup = cli_flag(c, "ema-warmup");
+    o->save_steps = cli_int(c, "save-steps", 0);
+    o->keep = cli_int(c, "keep", cli_flag(c, "delete-previous-checkpoint") ? 1 : 0);
+    o->save_most_recent = cli_flag(c, "save-most-recent");
+    o->grad_checkpointing = cli_flag(c, "grad-checkpointing");
+    o->epochs_cooldown = cli_int(c, "epochs-cooldown", 0);
+    o->lr_cooldown_end = cli_num(c, "lr-cooldown-end", o->lr_cooldown_end);
+    o->lr_cooldown_power = cli_num(c, "lr-cooldown-power", o->lr_cooldown_power);
+    o->lock_text_unlocked_layers = cli_int(c, "lock-text-unlocked-layers", 0);
     o->lr = cli_num(c, "lr", o->lr);
     o->opt = cli_str(c, "opt", o->opt);
     o->beta1 = cli_num(c, "beta1", o->beta1);

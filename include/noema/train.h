@@ -16,6 +16,7 @@ typedef struct noema_train_step {
     int64_t epoch, epochs;     /* from 0 */
     double lr, loss, grad_norm, logit_scale;
     double samples_per_second, data_wait; /* share of the time spent waiting for data, 0..1 */
+    double flops_per_second, peak;        /* of the products and attention that the step ran; the processor's most (0: not known) */
 } noema_train_step;
 
 /* Non-zero stops the run after this step (a checkpoint is written first). */
@@ -48,6 +49,10 @@ typedef struct noema_train_options {
     int64_t epochs;             /* 32 */
     int64_t warmup;             /* 10000 steps; < 0: a tenth of all steps, at most 500 */
     int64_t save_frequency;     /* 1: epochs per checkpoint */
+    int64_t save_steps;         /* 0: off; a checkpoint after every n steps too, of which the newest is kept until the epoch's */
+    int64_t keep;               /* 0: all; the newest n epoch files alone */
+    int save_most_recent;       /* epoch_latest.pt after every epoch */
+    int grad_checkpointing;     /* blocks of transformers keep their input only and run again in the backward: the same bits, less memory */
     double lr;                  /* 5e-4 */
     const char *opt;            /* "adamw" | "sgd" | "lion" */
     double beta1, beta2, eps;   /* < 0: 0.9, 0.98, 1e-6 for transformers; 0.9, 0.999, 1e-8 else */
@@ -55,11 +60,15 @@ typedef struct noema_train_options {
     double wd;                  /* 0.2 */
     double grad_clip_norm;      /* 0: off */
     double ema_decay;           /* 0: off */
-    const char *lr_scheduler;   /* "cosine" | "const" */
+    int ema_warmup;             /* the decay starts at 0 and rises to ema_decay: 1 - step^(-2/3) */
+    const char *lr_scheduler;   /* "cosine" | "const" | "const-cooldown" */
+    int64_t epochs_cooldown;    /* const-cooldown: the last n epochs fall to lr_cooldown_end by (1 - t)^lr_cooldown_power */
+    double lr_cooldown_end, lr_cooldown_power; /* 0, 1 */
     const char *precision;      /* "fp32" | "amp_bf16" */
     uint64_t seed;
     int lock_image, lock_text, siglip, no_shuffle, no_augment;
     int64_t lock_image_unlocked_groups; /* of a locked image tower the last n groups are trained: projection, last block with ln_post, ... */
+    int64_t lock_text_unlocked_layers; /* the same of a locked text tower */
     double image_layer_decay, text_layer_decay; /* learning rates fall by this factor per group from the end; 0: off */
     int64_t lora_rank;          /* 0: off; else W + alpha / rank * B A on the targets is trained and nothing else of the model */
     double lora_alpha;          /* 0: the rank */

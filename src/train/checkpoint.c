@@ -332,3 +332,16 @@ noema_status nm_trainer_load(nm_trainer *t, const char *path, int64_t *epoch, in
     nm_weights_close(f);
     return s;
 }
+
+noema_status nm_trainer_peek(const char *path, int64_t *epoch, int64_t *step, noema_error *err)
+{
+    nm_weights *f = NULL;
+    nm_weights_options raw = { .raw = true };
+    noema_status s = nm_weights_open_many(&f, &path, 1, &raw, err);
+    if (s != NOEMA_OK)
+        return s;
+    *epoch = nm_json_int(nm_weights_meta(f), "epoch", 0);
+    *step = nm_json_int(nm_weights_meta(f), "global_step", -1);
+    nm_weights_close(f);
+    return NOEMA_OK;
+}

@@ -78,6 +78,12 @@ double nm_schedule_lr(const nm_schedule *s, int64_t step)
     return s->base_lr;
 }
 
+double nm_ema_warm_decay(double decay, int64_t step)
+{
+    double d = step > 1 ? 1 - pow((double)step, -2.0 / 3) : 0;
+    return d < decay ? d : decay;
+}
+
 typedef struct ema_job { float *avg; const float *w; float k; } ema_job;
 
 static void ema_part(void *arg, int64_t b, int64_t e, int worker)

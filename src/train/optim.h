@@ -38,6 +38,8 @@ typedef struct nm_schedule {
 } nm_schedule;
 double nm_schedule_lr(const nm_schedule *s, int64_t step); /* step from 0 */
 
+/* timm's ModelEmaV3 with warm-up: the decay of the step-th update, from 1: 1 - step^(-2/3), at most `decay`; 0 in the first. */
+double nm_ema_warm_decay(double decay, int64_t step);
 /* avg += (1 - decay) (w - avg). */
 void nm_ema_update(nm_pool *pool, size_t n, float *avg, const float *w, double decay);
 

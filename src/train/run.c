@@ -4,12 +4,11 @@
  *     LOGS/NAME/log.jsonl              one object per optimizer step, appended and flushed
  *     LOGS/NAME/skipped.jsonl          rows that could not be read (ledger.h)
  *     LOGS/NAME/curves.svg             loss and learning rate, redrawn after every epoch
- *     LOGS/NAME/checkpoints/epoch_N.pt open_clip's layout, written atomically
+ *     LOGS/NAME/checkpoints/epoch_N.pt open_clip's layout, written atomically (savepoints.h)
  *     LOGS/NAME/open_clip_*            the last checkpoint as a model folder, so that `-m LOGS/NAME` is the trained model
  *
  * kill -9 at any moment leaves complete files only; --resume goes on at the last checkpoint's step and cuts the log to it. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,12 +17,14 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "kernels/peak.h"
 #include "models/handle.h"
 #include "noema/train.h"
 #include "train/curves.h"
 #include "train/loader.h"
 #include "train/rows.h"
 #include "train/run.h"
+#include "train/savepoints.h"
 
 typedef struct run {
     noema_train_options o;
@@ -33,9 +34,10 @@ typedef struct run {
     nm_trainer *t;
     nm_dataset *rows;
     nm_loader *loader;
-    char *folder, *log_path, *skipped_path;
+    char *folder, *checkpoints, *log_path, *skipped_path;
     FILE *log;
     int64_t steps_per_epoch;
+    double peak; /* operations per second, with a progress function */
     noema_error *err;
 } run;
 
@@ -43,7 +45,7 @@ void noema_train_options_default(noema_train_options *o)
 {
     *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .warmup = 10000,
                                 .save_frequency = 1, .max_skipped = -1, .lr = 5e-4, .opt = "adamw", .beta1 = -1, .beta2 = -1, .eps = -1, .momentum = 0.9, .wd = 0.2,
-                                .lr_scheduler = "cosine", .precision = "fp32" };
+                                .lr_scheduler = "cosine", .lr_cooldown_power = 1, .precision = "fp32" };
 }
 
 static noema_status train_options(const noema_train_options *o, bool transformer, nm_train_options *t, noema_error *err)
@@ -72,9 +74,22 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     if (strcmp(o->precision, "fp32") != 0 && strcmp(o->precision, "amp_bf16") != 0)
         return nm_fail(err, NOEMA_E_ARGUMENT, "--precision %s: expected fp32 or amp_bf16", o->precision);
     t->compute = strcmp(o->precision, "fp32") == 0 ? NM_F32 : NM_BF16;
-    if (strcmp(o->lr_scheduler, "cosine") != 0 && strcmp(o->lr_scheduler, "const") != 0)
-        return nm_fail(err, NOEMA_E_ARGUMENT, "--lr-scheduler %s: expected cosine or const", o->lr_scheduler);
-    t->schedule = (nm_schedule){ .kind = strcmp(o->lr_scheduler, "cosine") == 0 ? NM_LR_COSINE : NM_LR_CONST, .base_lr = o->lr, .warmup = o->warmup };
+    static const char *const kinds[] = { [NM_LR_COSINE] = "cosine", [NM_LR_CONST] = "const", [NM_LR_CONST_COOLDOWN] = "const-cooldown" };
+    int kind = 0, n_kinds = (int)(sizeof kinds / sizeof *kinds);
+    while (kind < n_kinds && strcmp(o->lr_scheduler, kinds[kind]) != 0)
+        kind++;
+    if (kind == n_kinds)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--lr-scheduler %s: expected cosine, const or const-cooldown", o->lr_scheduler);
+    if (kind == NM_LR_CONST_COOLDOWN && (o->epochs_cooldown < 1 || o->epochs_cooldown > o->epochs))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--lr-scheduler const-cooldown needs --epochs-cooldown N, 1 <= N <= %lld", (long long)o->epochs);
+    t->schedule = (nm_schedule){ .kind = (nm_schedule_kind)kind, .base_lr = o->lr, .warmup = o->warmup, .power = o->lr_cooldown_power,
+                                 .end_lr = o->lr_cooldown_end };
+    t->ema_warmup = o->ema_warmup != 0;
+    t->checkpointing = o->grad_checkpointing != 0;
+    t->text_unlocked = (int)o->lock_text_unlocked_layers;
+    if (o->save_steps < 0 || o->keep < 0 || o->lock_text_unlocked_layers < 0 || o->lock_text_unlocked_layers > 1 << 16 || !(o->lr_cooldown_power >= 0) ||
+        !(o->lr_cooldown_end >= 0))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "steps per checkpoint, files to keep, unlocked layers and the cooldown's power and end must not be negative");
     if (o->batch_size < 1 || o->accum_freq < 1 || o->epochs < 1 || o->save_frequency < 1 || !(o->lr >= 0) || !(o->wd >= 0))
         return nm_fail(err, NOEMA_E_ARGUMENT, "batch size, accumulation, epochs and save frequency must be at least 1; lr and wd at least 0");
     return NOEMA_OK;
@@ -130,11 +145,14 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     const struct { const char *key; double value; } numbers[] = {
         { "lr", o->lr }, { "beta1", t->opt.beta1 }, { "beta2", t->opt.beta2 }, { "eps", t->opt.eps }, { "momentum", o->momentum }, { "wd", o->wd },
         { "image_layer_decay", o->image_layer_decay }, { "text_layer_decay", o->text_layer_decay }, { "lora_alpha", t->lora.alpha },
-        { "grad_clip_norm", o->grad_clip_norm }, { "ema_decay", o->ema_decay },
+        { "grad_clip_norm", o->grad_clip_norm }, { "ema_decay", o->ema_decay }, { "lr_cooldown_end", o->lr_cooldown_end },
+        { "lr_cooldown_power", o->lr_cooldown_power },
     };
     const struct { const char *key; int64_t value; } ints[] = {
         { "batch_size", o->batch_size }, { "accum_freq", o->accum_freq }, { "epochs", o->epochs }, { "warmup", o->warmup }, { "total_steps", steps },
         { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
+        { "ema_warmup", o->ema_warmup }, { "save_steps", o->save_steps }, { "keep", o->keep }, { "save_most_recent", o->save_most_recent }, { "epochs_cooldown", o->epochs_cooldown },
+        { "grad_checkpointing", o->grad_checkpointing }, { "lock_text_unlocked_layers", o->lock_text_unlocked_layers },
         { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lora_rank", o->lora_rank },
         { "siglip", o->siglip }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment }, { "train_num_samples", o->train_num_samples }, { "max_skipped", o->max_skipped },
     };
@@ -167,37 +185,55 @@ static noema_status save_model_folder(run *r)
     return s == NOEMA_OK ? nm_model_copy_tokenizer(r->model, r->folder, r->err) : s;
 }
 
-static noema_status save_checkpoint(run *r, int64_t epoch)
+static noema_status write_state(run *r, const char *name, char **path)
 {
-    char name[64];
-    snprintf(name, sizeof name, "checkpoints/epoch_%lld.pt", (long long)epoch);
-    char *path = in_folder(r, name);
-    noema_status s = path ? nm_trainer_save(r->t, path, r->o.name, epoch, r->t->step * r->o.batch_size * r->o.accum_freq, r->err)
-                          : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", name);
+    *path = nm_path_join(r->checkpoints, name);
+    return *path ? nm_trainer_save(r->t, *path, r->o.name, r->t->step / r->steps_per_epoch, r->t->step * r->o.batch_size * r->o.accum_freq, r->err)
+                 : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", name);
+}
+
+/* After an epoch. Older files go when the new one is complete. */
+static noema_status save_epoch(run *r, bool numbered)
+{
+    char name[64] = "epoch_latest.pt", *path;
+    if (numbered)
+        snprintf(name, sizeof name, "epoch_%lld.pt", (long long)(r->t->step / r->steps_per_epoch));
+    noema_status s = write_state(r, name, &path);
+    if (s == NOEMA_OK && numbered && r->o.save_most_recent)
+        s = nm_savepoints_most_recent(r->checkpoints, path, r->err);
     free(path);
     if (s == NOEMA_OK)
         s = save_model_folder(r);
+    if (s == NOEMA_OK)
+        nm_savepoints_prune(r->checkpoints, r->o.keep, r->t->step);
     return s == NOEMA_OK ? nm_curves_write(r->folder, r->err) : s;
 }
 
-/* ---- resuming ---- */
-
-static int64_t last_epoch(const run *r)
+/* Inside an epoch: the state alone. */
+static noema_status save_step(run *r)
 {
-    char *dir = in_folder(r, "checkpoints");
-    DIR *d = dir ? opendir(dir) : NULL;
-    int64_t best = -1;
-    for (struct dirent *e; d && (e = readdir(d));) {
-        long long n;
-        int used = 0;
-        if (sscanf(e->d_name, "epoch_%lld.pt%n", &n, &used) == 1 && used && !e->d_name[used] && n > best)
-            best = n;
-    }
-    if (d)
-        closedir(d);
-    free(dir);
-    return best;
+    char name[64], *path;
+    snprintf(name, sizeof name, "step_%lld.pt", (long long)r->t->step);
+    noema_status s = write_state(r, name, &path);
+    free(path);
+    if (s == NOEMA_OK)
+        nm_savepoints_prune(r->checkpoints, 0, r->t->step);
+    return s;
 }
+
+/* What is due after a step; `stop`: the run ends here. */
+static noema_status save_what_is_due(run *r, bool stop)
+{
+    int64_t step = r->t->step, done = step / r->steps_per_epoch;
+    if (step % r->steps_per_epoch == 0) {
+        bool numbered = done % r->o.save_frequency == 0 || step == r->t->o.schedule.total;
+        if (numbered || r->o.save_most_recent)
+            return save_epoch(r, numbered);
+    }
+    return stop || (r->o.save_steps > 0 && step % r->o.save_steps == 0) ? save_step(r) : NOEMA_OK;
+}
+
+/* ---- resuming ---- */
 
 /* Keeps the lines of steps before `step`; what a kill left half written goes too. */
 static noema_status cut_log(run *r, int64_t step)
@@ -223,25 +259,20 @@ static noema_status cut_log(run *r, int64_t step)
 static noema_status resume(run *r)
 {
     const char *file = r->o.resume;
-    char *latest = NULL, name[64];
-    int64_t epoch = 0, step = -1;
+    char *latest = NULL;
+    int64_t epoch = 0, step = -1, total = r->t->o.schedule.total;
     if (!file)
         return NOEMA_OK;
-    if (strcmp(file, "latest") == 0) {
-        int64_t n = last_epoch(r);
-        if (n < 0)
-            return cut_log(r, 0); /* nothing was saved yet: from the start */
-        snprintf(name, sizeof name, "checkpoints/epoch_%lld.pt", (long long)n);
-        file = latest = in_folder(r, name);
-        if (!latest)
-            return nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", name);
-    }
+    if (strcmp(file, "latest") == 0 && !(file = latest = nm_savepoints_latest(r->checkpoints, r->steps_per_epoch)))
+        return cut_log(r, 0); /* nothing was saved yet: from the start */
     noema_status s = nm_trainer_load(r->t, file, &epoch, &step, r->err);
-    if (s == NOEMA_OK) {
-        if (step < 0)
-            r->t->step = epoch * r->steps_per_epoch;
+    if (s == NOEMA_OK && step < 0)
+        r->t->step = epoch * r->steps_per_epoch;
+    if (s == NOEMA_OK && r->t->step > total)
+        s = nm_fail(r->err, NOEMA_E_MISMATCH, "%s: it is %lld steps on; this run has %lld (%lld epochs of %lld steps)", file, (long long)r->t->step,
+                    (long long)total, (long long)r->o.epochs, (long long)r->steps_per_epoch);
+    if (s == NOEMA_OK)
         s = cut_log(r, r->t->step);
-    }
     free(latest);
     return s;
 }
@@ -269,7 +300,7 @@ static int report(run *r, int64_t step, const nm_step_result *x, double seconds,
     noema_train_step p = { .step = step, .total_steps = r->t->o.schedule.total, .epoch = step / r->steps_per_epoch, .epochs = r->o.epochs, .lr = x->lr,
                            .loss = x->loss, .grad_norm = x->grad_norm, .logit_scale = x->logit_scale,
                            .samples_per_second = (double)(r->o.batch_size * r->o.accum_freq) / (seconds > 0 ? seconds : 1e-9),
-                           .data_wait = seconds > 0 ? waited / seconds : 0 };
+                           .data_wait = seconds > 0 ? waited / seconds : 0, .flops_per_second = seconds > 0 ? x->flops / seconds : 0, .peak = r->peak };
     return r->o.progress ? r->o.progress(r->o.progress_user, &p) : 0;
 }
 
@@ -288,10 +319,8 @@ static noema_status loop(run *r)
         if (s == NOEMA_OK)
             s = log_step(r, step, &x);
         bool stop = s == NOEMA_OK && report(r, step, &x, now() - start, waited) != 0;
-        int64_t done = r->t->step / r->steps_per_epoch;
-        bool epoch_end = s == NOEMA_OK && r->t->step % r->steps_per_epoch == 0;
-        if (epoch_end && (done % r->o.save_frequency == 0 || r->t->step == total))
-            s = save_checkpoint(r, done);
+        if (s == NOEMA_OK)
+            s = save_what_is_due(r, stop);
         if (stop)
             return s == NOEMA_OK ? nm_fail(r->err, NOEMA_E_CANCELLED, "stopped after step %lld", (long long)step) : s;
     }
@@ -325,15 +354,14 @@ static noema_status prepare(run *r)
         return s;
     r->steps_per_epoch = nm_loader_steps(r->loader);
     to.schedule.total = r->steps_per_epoch * r->o.epochs;
+    to.schedule.cooldown = r->steps_per_epoch * r->o.epochs_cooldown;
     if (r->o.warmup < 0)
         r->o.warmup = to.schedule.warmup = to.schedule.total / 10 < 500 ? to.schedule.total / 10 : 500;
     s = nm_trainer_new(&r->t, m, r->ctx->pool, &to, r->err);
     if (s == NOEMA_OK && r->o.lora)
         s = nm_lora_load(r->t->lora, r->o.lora, r->ctx->pool, r->err);
-    char *checkpoints = s == NOEMA_OK ? in_folder(r, "checkpoints") : NULL;
     if (s == NOEMA_OK)
-        s = checkpoints ? nm_mkdirs(checkpoints, r->err) : nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: %s", r->folder);
-    free(checkpoints);
+        s = nm_mkdirs(r->checkpoints, r->err);
     if (s == NOEMA_OK && !r->o.resume && nm_file_exists(r->log_path))
         s = nm_fail(r->err, NOEMA_E_ARGUMENT, "%s holds a run already: --resume latest goes on with it, another --name starts a new one", r->folder);
     if (s == NOEMA_OK)
@@ -345,6 +373,8 @@ static noema_status prepare(run *r)
         r->job->describe(r->job->self, config);
     s = write_json(r, "config.json", config);
     json_decref(config);
+    if (r->o.progress)
+        r->peak = nm_peak_per_second(r->ctx->pool, to.compute);
     if (s == NOEMA_OK && !(r->log = fopen(r->log_path, "ae")))
         s = nm_fail(r->err, NOEMA_E_IO, "%s: cannot open for appending", r->log_path);
     return s;
@@ -357,7 +387,8 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
     r.folder = nm_path_join(o->logs, o->name);
     r.log_path = r.folder ? in_folder(&r, "log.jsonl") : NULL;
     r.skipped_path = r.folder ? in_folder(&r, "skipped.jsonl") : NULL;
-    if (!r.log_path || !r.skipped_path)
+    r.checkpoints = r.folder ? in_folder(&r, "checkpoints") : NULL;
+    if (!r.log_path || !r.skipped_path || !r.checkpoints)
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", o->name);
     if (s == NOEMA_OK)
         s = prepare(&r);
@@ -374,6 +405,7 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
     free(r.folder);
     free(r.log_path);
     free(r.skipped_path);
+    free(r.checkpoints);
     return s;
 }
 

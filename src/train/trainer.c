@@ -116,8 +116,9 @@ static int count_blocks(const nm_trainer *t, nm_tower tower)
     return n;
 }
 
-/* Whether the options leave a parameter as it is; open_clip's lock_image_tower(unlocked_groups) for the image tower. */
-static bool is_frozen(const nm_trainer *t, const char *name, int image_blocks)
+/* Whether the options leave a parameter as it is; open_clip's lock_image_tower(unlocked_groups) and
+ * lock_text_tower(unlocked_layers). */
+static bool is_frozen(const nm_trainer *t, const char *name, int image_blocks, int text_blocks)
 {
     const nm_train_options *o = &t->o;
     nm_tower tower = nm_tower_of(name);
@@ -128,7 +129,7 @@ static bool is_frozen(const nm_trainer *t, const char *name, int image_blocks)
         return true;
     if (tower == NM_TOWER_IMAGE && o->lock_image)
         return nm_layer_group(name, image_blocks, NM_GROUPS_OPEN_CLIP) < image_blocks + 2 - o->unlocked_groups;
-    return tower == NM_TOWER_TEXT && o->lock_text;
+    return tower == NM_TOWER_TEXT && o->lock_text && nm_layer_group(name, text_blocks, NM_GROUPS_OPEN_CLIP) < text_blocks + 2 - o->text_unlocked;
 }
 
 /* Memory of a parameter that is trained. A frozen one that an adapter changes has a gradient, but no state. */
@@ -159,7 +160,7 @@ static noema_status attach(nm_trainer *t, noema_error *err)
     for (size_t i = 0; i < t->n_params && s == NOEMA_OK; i++) {
         nm_train_param *q = &t->params[i];
         nm_tower tower = nm_tower_of(q->name);
-        q->frozen = q->buffer || is_frozen(t, q->name, blocks[NM_TOWER_IMAGE]);
+        q->frozen = q->buffer || is_frozen(t, q->name, blocks[NM_TOWER_IMAGE], blocks[NM_TOWER_TEXT]);
         if (decay[tower] > 0)
             q->lr_scale = nm_layer_scale(q->name, blocks[tower], decay[tower], NM_GROUPS_OPEN_CLIP);
         if (strcmp(q->name, "logit_scale") == 0)
@@ -194,6 +195,8 @@ noema_status nm_trainer_new(nm_trainer **out, nm_model *model, nm_pool *pool, co
     nm_params p = { .visit = collect_visit, .user = &c, .scheme = model->family->save_scheme, .err = err };
     model->family->declare(&p, model);
     noema_status s = c.status;
+    if (s == NOEMA_OK && model->family == &nm_family_coca) /* its pools and decoder read rows of fused weights through views */
+        s = nm_fail(err, NOEMA_E_UNSUPPORTED, "training CoCa is not here yet");
     if (s == NOEMA_OK)
         s = add_extras(t, err);
     sort_params(t);
@@ -408,11 +411,12 @@ static void update(nm_trainer *t, double factor, double lr)
     }
     if (t->logit_bias)
         t->model->logit_bias = (double)t->logit_bias->w->f32[0];
+    double decay = t->o.ema_warmup ? nm_ema_warm_decay(t->o.ema_decay, t->step + 1) : t->o.ema_decay;
     for (size_t i = 0; i < t->n_params; i++)
         if (t->params[i].ema && t->params[i].counter) /* timm's ModelEmaV3 averages buffers too, and copies what is no fraction */
             t->params[i].ema[0] = t->params[i].w->f32[0];
         else if (t->params[i].ema)
-            nm_ema_update(t->pool, t->params[i].n, t->params[i].ema, t->params[i].w->f32, t->o.ema_decay);
+            nm_ema_update(t->pool, t->params[i].n, t->params[i].ema, t->params[i].w->f32, decay);
 }
 
 noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err)

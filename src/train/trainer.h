@@ -30,9 +30,10 @@ typedef struct nm_train_options {
     nm_opt opt;
     nm_schedule schedule;
     double weight_decay, clip_norm, ema_decay; /* 0: off */
-    bool siglip;
+    bool siglip, ema_warmup;
     bool lock_image, lock_text;
     int unlocked_groups;    /* of a locked image tower: its last groups (groups.h) are trained after all */
+    int text_unlocked;      /* the same of a locked text tower */
     double image_layer_decay, text_layer_decay; /* learning rate times decay^(depth from the end); 0: off */
     nm_lora_options lora;   /* rank 0: off; else adapters (and a head) are all that is trained */
     const nm_task *task;    /* NULL: nm_task_pairs */
@@ -79,5 +80,8 @@ noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *
 /* Restores weights, optimiser state, averages and step from a file of ours or open_clip's (both layouts). *epoch: completed epochs; *step:
  * global_step, or -1 where the file has none. Everything is checked before anything is changed. */
 noema_status nm_trainer_load(nm_trainer *t, const char *path, int64_t *epoch, int64_t *step, noema_error *err);
+
+/* What such a file says of its place in the run; *step -1 where it says nothing. */
+noema_status nm_trainer_peek(const char *path, int64_t *epoch, int64_t *step, noema_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 from open_clip's own epoch files (both layouts), kill -9 and --resume, NaN, and bad input."""
 import json
 import pathlib
+import random
 import signal
 import struct
 import subprocess
@@ -121,6 +122,81 @@ def resumed(tmp):
     check("resume" in r.stderr, "a second run into the same folder must be refused")
 
 
+def files(tmp, name):
+    return sorted(p.name for p in (tmp / name / "run/checkpoints").iterdir())
+
+
+def saved(tmp):
+    """Checkpoints inside an epoch, what is kept, and going on from them after kill -9 at random moments."""
+    whole = (tmp / "a/run/log.jsonl").read_text()
+    train(tmp / "s", "--save-steps", "2", "--keep", "2", "--save-most-recent")
+    check(files(tmp, "s") == ["epoch_10.pt", "epoch_9.pt", "epoch_latest.pt"], f"kept: {files(tmp, 's')}")
+    train(tmp / "s1", "--resume", str(tmp / "s/run/checkpoints/epoch_latest.pt"))
+    check((tmp / "s1/run/log.jsonl").read_text() == "", "a finished run has nothing left to do")
+    train(tmp / "s2", "--save-frequency", "4", "--delete-previous-checkpoint")
+    check(files(tmp, "s2") == ["epoch_10.pt"], f"kept: {files(tmp, 's2')}")
+    moments = random.Random()
+    seed = moments.randrange(1 << 30)
+    moments.seed(seed)
+    inside = 0
+    for k in range(6):
+        logs = tmp / f"steps{k}"
+        logs.mkdir()
+        for _ in range(2):
+            p = subprocess.Popen([NOEMA, "train", *COMMON, "--logs", str(logs), "--save-steps", "1", "--resume", "latest"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+            time.sleep(moments.uniform(0.02, 0.9))
+            p.send_signal(signal.SIGKILL)
+            p.wait()
+        inside += any(f.startswith("step_") for f in files(tmp, logs.name)) if (logs / "run/checkpoints").exists() else 0
+        train(logs, "--resume", "latest", "--save-steps", "1")
+        check((logs / "run/log.jsonl").read_text() == whole, f"seed {seed}, kill {k}: the log is not that of an uninterrupted run")
+    # the same without chance: a run that stops inside an epoch says so and goes on from there
+    train(tmp / "m", "--resume", "latest", "--save-steps", "1", "--epochs", "2", "--lr-scheduler", "const")
+    ours = tmp / "m/run/checkpoints/epoch_1.pt"
+    r = train(tmp / "m1", "--resume", str(tmp / "a/run/checkpoints/epoch_5.pt"), "--epochs", "2", code=3)
+    check("15 steps" in r.stderr and "6" in r.stderr, f"a checkpoint beyond the run's end: {r.stderr}")
+    check(ours.exists(), "epoch_1.pt")
+    for bad in (["--save-steps", "-1"], ["--keep", "-1"], ["--lr-scheduler", "const-cooldown"], ["--lr-scheduler", "const-cooldown", "--epochs-cooldown", "11"]):
+        train(tmp / "bad", *bad, code=1)
+
+
+def patched(source, dst, scale, prefix=""):
+    """A copy of a safetensors file with another logit_scale; `prefix` is cut from the names."""
+    data = bytearray(source.read_bytes())
+    n = struct.unpack("<Q", data[:8])[0]
+    head = {k[len(prefix):]: v for k, v in json.loads(data[8:8 + n]).items() if k.startswith(prefix)}
+    at = 8 + n + head["logit_scale"]["data_offsets"][0]
+    data[at:at + 4] = struct.pack("<f", scale)
+    text = json.dumps(head).encode()
+    dst.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + n:])
+    return str(dst)
+
+
+def options(tmp):
+    whole = (tmp / "a/run/log.jsonl").read_text()
+    train(tmp / "g", "--grad-checkpointing")
+    check((tmp / "g/run/log.jsonl").read_text() == whole, "checkpointing changes the losses")
+    train(tmp / "cool", "--lr-scheduler", "const-cooldown", "--epochs-cooldown", "4", "--lr-cooldown-end", "0.001", "--lr-cooldown-power", "2")
+    for r in log(tmp / "cool"):
+        s = r["step"]
+        want = 0.004 * (s + 1) / 5 if s < 5 else 0.004 if s < 18 else (1 - (s - 18) / 12) ** 2 * 0.003 + 0.001
+        check(abs(r["lr"] - want) < 1e-12, f"cooldown: step {s}: {r['lr']}, want {want}")
+    # scale held in [0, ln 100]: golden/train/partial
+    clamp = json.loads((GOLDEN / "partial/partial.json").read_text())["clamp"]
+    low = patched(E2E / "init.safetensors", tmp / "low.safetensors", 0.015)
+    train(tmp / "clamp", "-m", low, "--lr", "0.01", "--lr-scheduler", "const", "--warmup", "0", "--epochs", "2")
+    for r, (loss, scale, _) in zip(log(tmp / "clamp"), clamp["lower"]["loss_scale_gradient_per_step"]):
+        check(abs(r["loss"] - loss) <= 1e-3 and abs(r["logit_scale"] - scale) <= 1e-4, f"clamp: {r}, want {loss} {scale}")
+    # the last two groups of the text tower: the projection, the last block with ln_final
+    train(tmp / "lt", "--lock-text", "--lock-text-unlocked-layers", "2", "--lock-image", "--epochs", "1")
+    start, end = tensors(E2E / "init.safetensors"), tensors(tmp / "lt/run/open_clip_model.safetensors")
+    moved = {k for k in end if k in start and end[k] != start[k]}
+    want = {k for k in end if k in ("text_projection", "logit_scale") or k.startswith(("transformer.resblocks.1.", "ln_final."))}
+    check(moved == want, f"moved: {sorted(moved ^ want)}")
+    train(tmp / "ema", "--ema-decay", "0.99", "--ema-warmup", "--epochs", "1")
+
+
 def write_data(path, images, n, size, ids, poison=None):
     """A data file of constant pictures; `poison` puts a NaN into that row."""
     floats = [0.1] * (n * 3 * size * size)
@@ -159,5 +235,7 @@ with tempfile.TemporaryDirectory() as t:
     tmp = pathlib.Path(t)
     trajectories(tmp)
     resumed(tmp)
+    saved(tmp)
+    options(tmp)
     bad_input(tmp)
 print(f"{checks} checks passed")

@@ -217,9 +217,40 @@ static void test_losses(void **state)
     json_decref(j);
 }
 
+/* The average over five updates, plain and with the rising decay; the weights move by ema.deltaT before the T-th. */
+static void test_averages(void **state)
+{
+    (void)state;
+    json_t *j = load_json("optim/averages.json"), *ema = nm_json_get(j, "ema");
+    nm_weights *f = load_tensors("optim/averages.safetensors");
+    static const char *const kinds[] = { "plain", "warmup" };
+    for (int k = 0; k < 2; k++) {
+        float w[64], avg[64], delta[64];
+        const nm_wview *init = need(f, "ema.init", ".weight", ""), *want = need(f, "ema.", kinds[k], ".weight");
+        int64_t n = nm_wview_numel(init);
+        assert_true(n > 0 && n <= 64);
+        nm_wview_copy_f32(init, w);
+        memcpy(avg, w, sizeof avg);
+        for (int step = 1; step <= 5; step++) {
+            char name[16];
+            snprintf(name, sizeof name, "%d", step);
+            nm_wview_copy_f32(need(f, "ema.delta", name, ".weight"), delta);
+            for (int64_t i = 0; i < n; i++)
+                w[i] += delta[i];
+            double decay = k ? nm_ema_warm_decay(0.99, step) : 0.9;
+            if (k)
+                assert_true(fabs(decay - json_number_value(json_array_get(nm_json_get(ema, "warmup_decays_for_steps_1_to_5"), (size_t)step - 1))) < 1e-12);
+            nm_ema_update(NULL, (size_t)n, avg, w, decay);
+        }
+        near_f64(kinds[k], want, avg, 2e-6);
+    }
+    nm_weights_close(f);
+    json_decref(j);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_optimizers), cmocka_unit_test(test_schedules), cmocka_unit_test(test_clip),
-                                        cmocka_unit_test(test_losses) };
+                                        cmocka_unit_test(test_losses), cmocka_unit_test(test_averages) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
