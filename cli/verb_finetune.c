@@ -62,7 +62,7 @@ static void read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
     noema_finetune_options d;
     noema_finetune_options_default(&d);
     *o = d;
-    cli_train_read(c, &o->train, v);
+    (void)cli_train_read(c, &o->train, v, NULL);
     o->train.val_data = cli_str(c, "val-data", NULL);
     o->train.epochs = cli_int(c, "epochs", d.train.epochs);
     o->train.warmup = cli_int(c, "warmup", d.train.warmup);

@@ -10,6 +10,7 @@ static const cli_option options[] = {
 #include "train_options.inc"
     { "class-names", 0, CLI_STRING, "FILE", "names of label 0, 1, ...: one per line, or JSON (what the data says)" },
     { "templates", 0, CLI_STRING, "none|simple|openai|FILE", "captions of class names, {} is the name: one of them is drawn per row and epoch" },
+    { "recipe", 0, CLI_STRING, "flip", "FLIP's defaults: betas, eps, decay groups, warm-up from 0, lr by batch, half the patches; options override" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
@@ -56,10 +57,13 @@ static void on_failed(void *user, const char *what, const noema_error *why)
         cli_warn(v->c, "skipped: %s", strstr(why->message, what) ? why->message : what);
 }
 
-void cli_train_read(cli *c, noema_train_options *o, cli_train_view *v)
+bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const char *recipe)
 {
+    noema_error err = NOEMA_ERROR_INIT;
     *v = (cli_train_view){ .c = c, .first = -1 };
     noema_train_options_default(o);
+    if (recipe && noema_train_recipe(o, recipe, &err) != NOEMA_OK)
+        return cli_usage(c, "%s", err.message), false;
     o->model = cli_str(c, "model", NULL);
     o->config = cli_str(c, "config", NULL);
     o->tokenizer = cli_str(c, "tokenizer", NULL);
@@ -99,6 +103,7 @@ void cli_train_read(cli *c, noema_train_options *o, cli_train_view *v)
     o->wd = cli_num(c, "wd", o->wd);
     o->grad_clip_norm = cli_num(c, "grad-clip-norm", o->grad_clip_norm);
     o->ema_decay = cli_num(c, "ema-decay", o->ema_decay);
+    o->force_patch_dropout = cli_num(c, "force-patch-dropout", o->force_patch_dropout);
     o->lr_scheduler = cli_str(c, "lr-scheduler", o->lr_scheduler);
     o->precision = cli_str(c, "precision", o->precision);
     o->seed = (uint64_t)cli_int(c, "seed", 0);
@@ -118,6 +123,7 @@ void cli_train_read(cli *c, noema_train_options *o, cli_train_view *v)
     o->progress_user = v;
     o->failed = on_failed;
     o->failed_user = v;
+    return true;
 }
 
 int cli_train_end(cli *c, noema_status s, const cli_train_view *v, const noema_error *err)
@@ -155,7 +161,8 @@ static int run(cli *c)
     noema_names *names = NULL;
     cli_names templates = { 0 };
     cli_train_view v;
-    cli_train_read(c, &o, &v);
+    if (!cli_train_read(c, &o, &v, cli_str(c, "recipe", NULL)))
+        return CLI_USAGE;
     if (!o.train_data)
         return cli_usage(c, "expected --train-data FILE");
     if (!cli_context(c))

@@ -61,6 +61,8 @@ typedef struct noema_train_options {
     double grad_clip_norm;      /* 0: off */
     double ema_decay;           /* 0: off */
     int ema_warmup;             /* the decay starts at 0 and rises to ema_decay: 1 - step^(-2/3) */
+    double force_patch_dropout; /* share of the patches left out of every training picture at random; < 0: the model's own (vision_cfg.patch_dropout) */
+    const char *recipe;         /* set by noema_train_recipe, or NULL */
     const char *lr_scheduler;   /* "cosine" | "const" | "const-cooldown" */
     int64_t epochs_cooldown;    /* const-cooldown: the last n epochs fall to lr_cooldown_end by (1 - t)^lr_cooldown_power */
     double lr_cooldown_end, lr_cooldown_power; /* 0, 1 */
@@ -83,6 +85,11 @@ typedef struct noema_train_options {
 } noema_train_options;
 
 NOEMA_API void noema_train_options_default(noema_train_options *o);
+
+/* Sets what a published recipe says, to be overridden afterwards. "flip" (arXiv 2212.00794, facebookresearch/flip): AdamW with betas 0.9, 0.95,
+ * eps 1e-8, decay 0.2 of all but biases, norms and positions; lr 4e-6 * batch / 256 (lr < 0); warm-up from 0 over 40 * (1281167 / batch)
+ * steps (warmup < 0); half of the patches left out; crops of half the area or more, mirrored half the time. */
+NOEMA_API noema_status noema_train_recipe(noema_train_options *o, const char *recipe, noema_error *err);
 
 /* Runs to the end of the last epoch. Writes LOGS/NAME: config.json, log.jsonl, curves.svg, checkpoints/epoch_N.pt (open_clip's layout),
  * the model as open_clip_model.safetensors (with LoRA: merged) and lora.safetensors, the adapters alone.

@@ -259,6 +259,7 @@ void nm_dataset_free(nm_dataset *d)
         nm_part *p = d->part[i];
         p->format->close(p);
         free(p->label);
+        free(p->keep);
         free(p->path);
         free(p->dir);
         free(p);
@@ -340,6 +341,8 @@ static noema_status read_row(const nm_dataset *d, int64_t i, nm_row *row, bool p
     nm_row_release(row);
     row->owner = (nm_dataset *)(uintptr_t)d;
     row->label = p->label ? p->label[k] : -1;
+    row->keep = p->keep ? p->keep + k * p->n_keep : NULL;
+    row->n_keep = p->keep ? p->n_keep : 0;
     snprintf(row->name, sizeof row->name, "%s: row %lld", p->path, (long long)k);
     noema_status s = p->format->read(p, k, row, picture, err);
     if (s == NOEMA_OK && row->path)

@@ -13,6 +13,8 @@ typedef struct nm_part {
     char *path, *dir;          /* dir: what relative paths in it are relative to */
     int64_t n;
     int32_t *label;            /* [n] or NULL: no labels */
+    int32_t *keep;             /* [n, n_keep] patches to keep, or NULL */
+    int64_t n_keep;
     bool has_titles;
     size_t bytes;              /* what reading everything would put into the cache; 0: rows are reached one by one */
     const int64_t *block;      /* [n_blocks + 1] first rows of what is read together; NULL: the part is one block */

@@ -1,4 +1,5 @@
-/* rows_tensors.c - .safetensors with pictures as the model gets them: `image` f32 [n, 3, h, w] with `text` i64 [n, L] or `label` i64 [n]. */
+/* rows_tensors.c - .safetensors with pictures as the model gets them: `image` f32 [n, 3, h, w] with `text` i64 [n, L] or `label` i64 [n],
+ * and maybe `keep` [n, patches]. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -41,6 +42,23 @@ static noema_status check_values(tensors *t, noema_error *err)
     return NOEMA_OK;
 }
 
+/* `keep` i64 or i32 [n, patches]. */
+static noema_status read_keep(tensors *t, const nm_wview *v, noema_error *err)
+{
+    nm_part *p = &t->part;
+    if (v->ndim != 2 || v->shape[0] != p->n || v->shape[1] < 1 || v->shape[1] > 1 << 20 || (v->dtype != NM_I64 && v->dtype != NM_I32) || !nm_wview_contiguous(v))
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: `keep`: expected i64 or i32 [n, patches] for %lld images", p->path, (long long)p->n);
+    int64_t n = nm_wview_numel(v);
+    if (!(p->keep = nm_malloc_array((size_t)n + 1, sizeof *p->keep)))
+        return nm_part_no_memory(p, err);
+    p->n_keep = v->shape[1];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t k = v->dtype == NM_I64 ? ((const int64_t *)v->data)[i] : ((const int32_t *)v->data)[i];
+        p->keep[i] = k < 0 || k > 1 << 24 ? -1 : (int32_t)k; /* refused against the model's grid */
+    }
+    return NOEMA_OK;
+}
+
 static noema_status open_tensors(nm_part *p, const nm_dataset_options *o, noema_error *err)
 {
     tensors *t = (tensors *)p;
@@ -53,9 +71,9 @@ static noema_status open_tensors(nm_part *p, const nm_dataset_options *o, noema_
     t->label = nm_weights_find(t->file, "label");
     if (!t->image || t->image->ndim != 4 || t->image->dtype != NM_F32 || !nm_wview_contiguous(t->image))
         return nm_fail(err, NOEMA_E_FORMAT, "%s: expected a tensor `image`, f32 [n, 3, height, width]", p->path);
-    if (nm_weights_find(t->file, "keep"))
-        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: `keep` (patches to keep) is not supported yet", p->path);
     p->n = t->image->shape[0];
+    if (nm_weights_find(t->file, "keep") && (s = read_keep(t, nm_weights_find(t->file, "keep"), err)) != NOEMA_OK)
+        return s;
     if (!t->text && !t->label)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: expected a tensor `text` [n, length] or `label` [n]", p->path);
     const nm_wview *both[2] = { t->text, t->label };

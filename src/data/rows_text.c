@@ -17,7 +17,7 @@ typedef struct table {
     nm_buf text;                 /* paths and captions of all rows, each with a NUL */
     size_t *at;                  /* [n, 2]: where a row's path begins, and its captions */
     int32_t *n_titles;           /* [n] */
-    int64_t cap;
+    int64_t cap, cap_keep;
 } table;
 
 typedef struct row_text { const char *path, **title; int32_t n_titles; int64_t label; } row_text;
@@ -93,6 +93,32 @@ static noema_status json_label(table *t, const json_t *v, const char *where, int
     return nm_class_check(t->part.owner, *label, where, err);
 }
 
+/* "keep": the last row's patches, as many in every row. */
+static noema_status add_keep(table *t, const json_t *list, const char *where, noema_error *err)
+{
+    nm_part *p = &t->part;
+    int64_t n = (int64_t)json_array_size(list);
+    if (!list && !p->keep)
+        return NOEMA_OK;
+    if (!json_is_array(list) || n < 1 || n > 1 << 20 || (p->n > 1 && n != p->n_keep))
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: \"keep\": expected a list of patches, as many in every row", where);
+    if (p->n > t->cap_keep) {
+        int64_t cap = 2 * p->n + 62;
+        int32_t *k = nm_realloc_array(p->keep, (size_t)(cap * n), sizeof *k);
+        if (!k)
+            return nm_part_no_memory(p, err);
+        p->keep = k;
+        t->cap_keep = cap;
+    }
+    p->n_keep = n;
+    for (int64_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, (size_t)i);
+        json_int_t k = json_is_integer(v) ? json_integer_value(v) : -1;
+        p->keep[(p->n - 1) * n + i] = k < 0 || k > 1 << 24 ? -1 : (int32_t)k; /* refused against the model's grid */
+    }
+    return NOEMA_OK;
+}
+
 static noema_status jsonl_line(table *t, const char *line, size_t n, int64_t number, noema_error *err)
 {
     const char *title[MAX_TITLES];
@@ -108,14 +134,14 @@ static noema_status jsonl_line(table *t, const char *line, size_t n, int64_t num
     noema_status s = json_label(t, nm_json_get(j, t->o->label_key ? t->o->label_key : "label"), where, &x.label, err);
     if (s != NOEMA_OK)
         ;
-    else if (nm_json_get(j, "keep"))
-        s = nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: \"keep\" (patches to keep) is not supported yet", where);
     else if (!x.path || !*x.path)
         s = nm_fail(err, NOEMA_E_FORMAT, "%s: expected an object with \"%s\"", where, t->o->img_key ? t->o->img_key : "filepath");
     else if (!x.n_titles && x.label < 0)
         s = nm_fail(err, NOEMA_E_FORMAT, "%s: expected \"%s\" or \"label\" beside the path", where, t->o->caption_key ? t->o->caption_key : "title");
     else
         s = add_row(t, &x, err);
+    if (s == NOEMA_OK)
+        s = add_keep(t, nm_json_get(j, "keep"), where, err);
     json_decref(j);
     return s;
 }

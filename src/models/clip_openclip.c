@@ -312,6 +312,7 @@ noema_status nm_clip_config_openclip(nm_clip *m, const nm_source *s, noema_error
     if (st != NOEMA_OK)
         return st;
     nm_cfg_image_size(m, s->options);
+    m->base.patch_dropout = nm_json_num(vision, "patch_dropout", 0);
     openclip_tokenizer(m, text);
     m->config = json_deep_copy(s->config);
     return openclip_preprocess(m, s, cfg, err);

@@ -301,6 +301,7 @@ static noema_status ready(nm_flip *m, const nm_source *s, noema_error *err)
     b->has_image = b->has_text = true;
     b->scale_clipped = true;
     b->patches = c->grid * c->grid;
+    b->patch_dropout = nm_json_num(tower_cfg(s, "vision_cfg"), "patch_dropout", 0);
     b->logit_scale = exp(scale < 0 ? 0 : scale > LN_100 ? LN_100 : scale);
     b->tok = noema_tokenizer_options_default();
     b->tok.kind = NOEMA_TOKENIZER_FLIP;

@@ -41,6 +41,7 @@ typedef struct nm_model {
     int image_tokens;              /* rows of one picture in a forward: how many pictures make a batch; 0: unknown */
     bool has_image, has_text;
     double logit_scale, logit_bias;
+    double patch_dropout;          /* its configuration's share of patches left out in training; 0: none */
     int patches;                   /* of one picture, where the image tower heeds nm_run.keep; 0: it does not */
     bool scale_clipped;            /* logit_scale is clipped to [0, ln 100] where it is used, and has no gradient outside (FLIP) */
     bool has_logit_bias;

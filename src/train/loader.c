@@ -17,7 +17,7 @@ typedef struct slot {
     int64_t step; /* -1: empty */
     float *images;
     int64_t *offsets, *labels;
-    int32_t *ids;
+    int32_t *ids, *keep;
     size_t cap_ids;
     noema_status status;
     noema_error err;
@@ -38,6 +38,7 @@ struct nm_loader {
     nm_row *row;
     const nm_tokenizer *tokenizer; /* NULL: rows have ids, or texts are not asked for */
     nm_tok_scratch **tok;
+    int64_t n_keep;   /* patches that the data keeps of every picture; 0: it names none */
     int64_t max_ids;  /* the model's context length */
     int32_t *ids;     /* [batch, max_ids] of the batch in preparation */
     int64_t *n_ids;   /* [batch] */
@@ -82,6 +83,30 @@ static void order_epoch(nm_loader *l, int64_t epoch)
     }
 }
 
+/* The reference's last resort: the centre at 224 / (224 + 32) of the shorter side. */
+static nm_rect flip_centre(int width, int height)
+{
+    int side = (int)(224.0 / (224 + 32) * (width < height ? width : height)), x, y;
+    side = side < 1 ? 1 : side;
+    x = (width - side + 1) / 2, y = (height - side + 1) / 2;
+    return (nm_rect){ x, y, x + side, y + side };
+}
+
+/* torchvision's RandomResizedCrop with FLIP's scale (0.5, 1) and ratio (3/4, 4/3). */
+static nm_rect flip_crop(nm_rng *r, int width, int height)
+{
+    double area = (double)width * height, lo = log(3.0 / 4), hi = log(4.0 / 3);
+    for (int i = 0; i < 10; i++) {
+        double target = area * (0.5 + 0.5 * (double)nm_rng_uniform(r)), ratio = exp(lo + (hi - lo) * (double)nm_rng_uniform(r));
+        int w = (int)lround(sqrt(target * ratio)), h = (int)lround(sqrt(target / ratio));
+        if (w > 0 && w <= width && h > 0 && h <= height) {
+            int y = (int)nm_rng_below(r, (uint64_t)(height - h) + 1), x = (int)nm_rng_below(r, (uint64_t)(width - w) + 1);
+            return (nm_rect){ x, y, x + w, y + h };
+        }
+    }
+    return flip_centre(width, height);
+}
+
 static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, uint64_t stream, float *out, noema_error *err)
 {
     const nm_model *m = noema_model_internal(l->model);
@@ -93,6 +118,10 @@ static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, ui
         return s;
     nm_rng r;
     nm_rng_init(&r, l->o.seed, stream);
+    if (l->o.flip_crops && m->preprocess.fit == NM_FIT_CROP_TF) {
+        nm_rect c = flip_crop(&r, picture->width, picture->height);
+        return nm_preprocess_run_window(&m->preprocess, l->scratch[worker], picture, c, nm_rng_uniform(&r) < 0.5f, out, err);
+    }
     return nm_augment_run(&l->o.augmentation, &m->preprocess, l->scratch[worker], &l->aug[worker], picture, &r, out, err);
 }
 
@@ -131,6 +160,25 @@ static int64_t pass_of(const nm_loader *l, int64_t step, int64_t i)
 static int64_t place_of(const nm_loader *l, int64_t step, int64_t i)
 {
     return l->o.samples ? (step * l->o.batch + i) % l->n : step % l->steps * l->o.batch + i;
+}
+
+/* The patches that the data keeps of this row: different ones of the model's grid, as many in every row. */
+static noema_status take_keep(nm_loader *l, const nm_row *row, int64_t number, int32_t *to, noema_error *err)
+{
+    int64_t patches = noema_model_internal(l->model)->patches;
+    if (row->n_keep != l->n_keep)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld: keep: expected %lld patches as in the first row, got %lld", nm_dataset_source(l->rows),
+                       (long long)number, (long long)l->n_keep, (long long)row->n_keep);
+    for (int64_t k = 0; k < row->n_keep; k++) {
+        bool twice = k >= patches;
+        for (int64_t j = 0; !twice && j < k; j++)
+            twice = row->keep[j] == row->keep[k];
+        if (twice || row->keep[k] < 0 || row->keep[k] >= patches)
+            return nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld: keep: expected different patches of 0 to %lld, got %d", nm_dataset_source(l->rows),
+                           (long long)number, (long long)patches - 1, row->keep[k]);
+        to[k] = row->keep[k];
+    }
+    return NOEMA_OK;
 }
 
 typedef struct fill_job { nm_loader *l; slot *s; int64_t step; int64_t *rows; } fill_job;
@@ -178,7 +226,8 @@ static void fill_place(fill_job *j, int64_t i, int worker)
             return;
         }
         if (s == NOEMA_OK) {
-            if (!l->o.labels && take_text(l, worker, row, number, pass, i, &why) != NOEMA_OK)
+            if ((!l->o.labels && take_text(l, worker, row, number, pass, i, &why) != NOEMA_OK) ||
+                take_keep(l, row, number, j->s->keep + i * l->n_keep, &why) != NOEMA_OK)
                 failed_job(j, &why);
             return;
         }
@@ -308,7 +357,8 @@ static bool allocate(nm_loader *l)
         l->slot[i].images = nm_alloc((size_t)(l->o.batch * l->image_floats) * sizeof(float));
         l->slot[i].offsets = nm_malloc_array((size_t)l->o.batch + 1, sizeof(int64_t));
         l->slot[i].labels = nm_malloc_array((size_t)l->o.batch, sizeof(int64_t));
-        ok = l->slot[i].images && l->slot[i].offsets && l->slot[i].labels;
+        l->slot[i].keep = nm_malloc_array((size_t)(l->o.batch * l->n_keep) + 1, sizeof(int32_t));
+        ok = l->slot[i].images && l->slot[i].offsets && l->slot[i].labels && l->slot[i].keep;
     }
     return ok;
 }
@@ -336,6 +386,28 @@ static noema_status need_texts(nm_loader *l, noema_error *err)
     return s;
 }
 
+/* All lists are checked before the run begins. */
+static noema_status look_for_keep(nm_loader *l, noema_error *err)
+{
+    nm_row row = { 0 };
+    noema_error ignored = NOEMA_ERROR_INIT; /* its picture may be missing */
+    nm_dataset_read_text(l->rows, l->o.pick ? l->o.pick[0] : 0, &row, &ignored);
+    l->n_keep = row.n_keep;
+    noema_status s = NOEMA_OK;
+    int32_t *list = nm_malloc_array((size_t)l->n_keep + 1, sizeof *list);
+    if (!list)
+        s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: patches to keep");
+    else if (l->n_keep && noema_model_internal(l->model)->patches == 0)
+        s = nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: patches to keep need a vision transformer as image tower", nm_dataset_source(l->rows));
+    for (int64_t i = 0; s == NOEMA_OK && l->n_keep && i < nm_dataset_count(l->rows); i++) {
+        nm_dataset_read_text(l->rows, i, &row, &ignored);
+        s = take_keep(l, &row, i, list, err);
+    }
+    nm_row_release(&row);
+    free(list);
+    return s;
+}
+
 noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset *rows, const nm_loader_options *o, noema_error *err)
 {
     nm_loader *l = calloc(1, sizeof *l);
@@ -346,6 +418,8 @@ noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     noema_status s = check_rows(l, err);
+    if (s == NOEMA_OK)
+        s = look_for_keep(l, err);
     if (s == NOEMA_OK && !o->labels)
         s = need_texts(l, err);
     l->pool = s == NOEMA_OK ? nm_pool_new(o->workers) : NULL;
@@ -390,6 +464,7 @@ void nm_loader_free(nm_loader *l)
         free(l->slot[i].offsets);
         free(l->slot[i].labels);
         free(l->slot[i].ids);
+        free(l->slot[i].keep);
     }
     nm_pool_free(l->pool);
     nm_ledger_close(&l->ledger);
@@ -434,6 +509,6 @@ noema_status nm_loader_get(nm_loader *l, int64_t step, nm_pair_batch *b, double 
     if (s->status != NOEMA_OK)
         return nm_fail(err, s->status, "%s", s->err.message);
     *b = (nm_pair_batch){ .n = l->o.batch, .images = s->images, .texts = { .n = l->o.batch, .offsets = s->offsets, .ids = s->ids, .pad_id = -1 },
-                          .labels = l->o.labels ? s->labels : NULL };
+                          .labels = l->o.labels ? s->labels : NULL, .keep = { s->keep, l->n_keep } };
     return NOEMA_OK;
 }

@@ -18,6 +18,7 @@ typedef struct nm_loader_options {
     int64_t samples;      /* rows an epoch; 0: all. Passes over the data go on across epochs, so that each row comes once a pass */
     int64_t max_skipped;  /* rows that may be unreadable before the run ends; < 0: a tenth of all, at least 100 */
     const char *ledger;   /* file that names them (ledger.h), or NULL; must outlive the loader */
+    bool flip_crops;      /* augmentation as in FLIP: crops of half the area or more, mirrored half the time */
     bool labels;          /* batches hold labels instead of texts */
     const int64_t *pick;  /* the rows to use [n_pick], or NULL: all; must outlive the loader */
     int64_t n_pick;

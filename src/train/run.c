@@ -18,6 +18,7 @@
 
 #include "base/file.h"
 #include "kernels/peak.h"
+#include "models/flip.h"
 #include "models/handle.h"
 #include "noema/train.h"
 #include "train/curves.h"
@@ -43,9 +44,41 @@ typedef struct run {
 
 void noema_train_options_default(noema_train_options *o)
 {
-    *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .warmup = 10000,
+    *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .warmup = 10000, .force_patch_dropout = -1,
                                 .save_frequency = 1, .max_skipped = -1, .lr = 5e-4, .opt = "adamw", .beta1 = -1, .beta2 = -1, .eps = -1, .momentum = 0.9, .wd = 0.2,
                                 .lr_scheduler = "cosine", .lr_cooldown_power = 1, .precision = "fp32" };
+}
+
+/* facebookresearch/flip configs: an "epoch" there is 1,281,167 pictures, whatever the data. */
+noema_status noema_train_recipe(noema_train_options *o, const char *recipe, noema_error *err)
+{
+    if (strcmp(recipe, "flip") != 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--recipe %s: expected flip", recipe);
+    o->recipe = "flip";
+    o->opt = "adamw";
+    o->beta1 = 0.9;
+    o->beta2 = 0.95;
+    o->eps = 1e-8;
+    o->wd = 0.2;
+    o->lr = -1;
+    o->warmup = -1;
+    o->force_patch_dropout = 0.5;
+    return NOEMA_OK;
+}
+
+/* What the recipe says of what was left open, once the batch is known. */
+static noema_status resolve_recipe(noema_train_options *o, noema_error *err)
+{
+    int64_t batch = o->batch_size * o->accum_freq;
+    if (!o->recipe)
+        return NOEMA_OK;
+    if (strcmp(o->recipe, "flip") != 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "recipe \"%s\": expected \"flip\"", o->recipe);
+    if (o->lr < 0)
+        o->lr = 4e-6 * (double)batch / 256;
+    if (o->warmup < 0 && batch > 0)
+        o->warmup = 40 * (1281167 / batch);
+    return NOEMA_OK;
 }
 
 static noema_status train_options(const noema_train_options *o, bool transformer, nm_train_options *t, noema_error *err)
@@ -83,7 +116,10 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     if (kind == NM_LR_CONST_COOLDOWN && (o->epochs_cooldown < 1 || o->epochs_cooldown > o->epochs))
         return nm_fail(err, NOEMA_E_ARGUMENT, "--lr-scheduler const-cooldown needs --epochs-cooldown N, 1 <= N <= %lld", (long long)o->epochs);
     t->schedule = (nm_schedule){ .kind = (nm_schedule_kind)kind, .base_lr = o->lr, .warmup = o->warmup, .power = o->lr_cooldown_power,
-                                 .end_lr = o->lr_cooldown_end };
+                                 .end_lr = o->lr_cooldown_end, .warmup_from_zero = o->recipe != NULL };
+    t->flip_groups = o->recipe != NULL;
+    if (!(o->force_patch_dropout < 1))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--force-patch-dropout %g: expected a share from 0 to below 1", o->force_patch_dropout);
     t->ema_warmup = o->ema_warmup != 0;
     t->checkpointing = o->grad_checkpointing != 0;
     t->text_unlocked = (int)o->lock_text_unlocked_layers;
@@ -114,7 +150,9 @@ static noema_status open_model(run *r)
     nm_model *m = NULL;
     if (!config && nm_file_exists(r->o.config))
         return r->err ? r->err->code : NOEMA_E_FORMAT;
-    noema_status s = nm_family_clip.create(&m, config ? NULL : r->o.config, config, r->o.seed, r->err);
+    const char *type = nm_json_str(nm_json_get(config, "model_cfg") ? nm_json_get(config, "model_cfg") : config, "model_type", "clip");
+    const nm_family *family = strcmp(type, "flip") == 0 ? &nm_family_flip : &nm_family_clip;
+    noema_status s = family->create(&m, config ? NULL : r->o.config, config, r->o.seed, r->err);
     if (s == NOEMA_OK)
         s = nm_model_adopt(&r->model, r->ctx, m, r->o.config, &mo, r->err);
     json_decref(config);
@@ -140,13 +178,13 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     const struct { const char *key, *value; } texts[] = {
         { "model", o->model }, { "config", o->config }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
         { "val_data", o->val_data }, { "lora_targets", o->lora_targets }, { "lora", o->lora },
-        { "opt", o->opt }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision }, { "aug_cfg", o->aug_cfg },
+        { "opt", o->opt }, { "recipe", o->recipe }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision }, { "aug_cfg", o->aug_cfg },
     };
     const struct { const char *key; double value; } numbers[] = {
         { "lr", o->lr }, { "beta1", t->opt.beta1 }, { "beta2", t->opt.beta2 }, { "eps", t->opt.eps }, { "momentum", o->momentum }, { "wd", o->wd },
         { "image_layer_decay", o->image_layer_decay }, { "text_layer_decay", o->text_layer_decay }, { "lora_alpha", t->lora.alpha },
         { "grad_clip_norm", o->grad_clip_norm }, { "ema_decay", o->ema_decay }, { "lr_cooldown_end", o->lr_cooldown_end },
-        { "lr_cooldown_power", o->lr_cooldown_power },
+        { "lr_cooldown_power", o->lr_cooldown_power }, { "patch_dropout", t->patch_dropout },
     };
     const struct { const char *key; int64_t value; } ints[] = {
         { "batch_size", o->batch_size }, { "accum_freq", o->accum_freq }, { "epochs", o->epochs }, { "warmup", o->warmup }, { "total_steps", steps },
@@ -335,17 +373,24 @@ static noema_status prepare(run *r)
         return s;
     nm_model *m = noema_model_internal(r->model);
     nm_dataset_options rows = nm_rows_options(&r->o);
-    s = train_options(&r->o, true, &to, r->err);
+    s = resolve_recipe(&r->o, r->err);
+    if (s == NOEMA_OK)
+        s = train_options(&r->o, true, &to, r->err);
+    to.patch_dropout = r->o.force_patch_dropout >= 0 ? r->o.force_patch_dropout : m->patch_dropout;
     if (s == NOEMA_OK)
         s = nm_dataset_open(&r->rows, r->o.train_data, &rows, r->err);
     if (s == NOEMA_OK && r->job)
         s = r->job->opened(r->job->self, r->model, r->rows, &r->o, &to, r->err);
     to.accum = r->o.accum_freq;
-    nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment,
+    nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment, .flip_crops = r->o.recipe != NULL,
                              .labels = to.task == &nm_task_labels, .pick = r->job ? r->job->pick : NULL, .n_pick = r->job ? r->job->n_pick : 0,
                              .samples = r->o.train_num_samples, .max_skipped = r->o.max_skipped, .ledger = r->skipped_path, .workers = (int)r->o.workers,
                              .failed = r->o.failed, .failed_user = r->o.failed_user };
     nm_augment_default(&lo.augmentation);
+    if (r->o.recipe) { /* FLIP's crops and mirrors; pictures of its own preprocessing take them another way (loader.c) */
+        lo.augmentation.scale[0] = 0.5;
+        lo.augmentation.hflip = 0.5;
+    }
     if (s == NOEMA_OK && r->o.aug_cfg)
         s = nm_augment_parse(&lo.augmentation, r->o.aug_cfg, r->err);
     if (s == NOEMA_OK)

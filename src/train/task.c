@@ -5,11 +5,23 @@
 #include "train/loss.h"
 #include "train/trainer.h"
 
+#define LN_100 4.6051701859880914
+
 /* Rows [begin, end) of the batch's pictures as a tensor. */
 static nm_tensor pixels_of(const nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end)
 {
     int64_t h = t->model->image_height, w = t->model->image_width;
     return nm_view((void *)(uintptr_t)(b->images + begin * 3 * h * w), NM_F32, NM_SHAPE(end - begin, 3, h, w));
+}
+
+/* The image tower on rows [begin, end), with the patches that the step has chosen. */
+static nm_tensor image_tower(nm_trainer *t, nm_tensor (*encode)(nm_run *, const nm_model *, nm_tensor), const nm_pair_batch *b, int64_t begin, int64_t end)
+{
+    nm_keep keep = { t->keep.patch + begin * t->keep.n, t->keep.n };
+    t->run.keep = t->keep.n ? &keep : NULL;
+    nm_tensor x = encode(&t->run, t->model, pixels_of(t, b, begin, end));
+    t->run.keep = NULL;
+    return x;
 }
 
 /* ---- pairs ---- */
@@ -37,7 +49,7 @@ static nm_outputs pairs_forward(nm_trainer *t, const nm_pair_batch *b, int64_t b
     texts.ids = b->texts.ids + b->texts.offsets[begin];
     nm_tape *tape = r->tape;
     r->tape = t->image_trains ? tape : NULL;
-    f.t[0] = nm_normalize(r, m->family->encode_image(r, m, pixels_of(t, b, begin, end)), 1e-12f);
+    f.t[0] = nm_normalize(r, image_tower(t, m->family->encode_image, b, begin, end), 1e-12f);
     r->tape = t->text_trains ? tape : NULL;
     f.t[1] = nm_normalize(r, m->family->encode_text(r, m, &texts), 1e-12f);
     r->tape = tape;
@@ -56,12 +68,14 @@ static void scalar_grad(nm_trainer *t, nm_train_param *p, double d)
 static double pairs_loss(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end, float *const *out, float *const *d, bool scalars)
 {
     int64_t dim = t->model->embed_dim, n = end - begin;
-    double s = (double)t->logit_scale->w->f32[0];
+    double raw = (double)t->logit_scale->w->f32[0], s = raw;
+    if (t->model->scale_clipped) /* inside the graph: no gradient outside */
+        s = raw < 0 ? 0 : raw > LN_100 ? LN_100 : raw;
     nm_pair_loss l = t->o.siglip ? nm_siglip_loss(&t->run, n, dim, out[0], out[1], s, (double)t->logit_bias->w->f32[0], d[0], d[1])
                                  : nm_clip_loss(&t->run, n, dim, out[0], out[1], s, 0, n, d[0], d[1]);
     (void)b;
     if (scalars) {
-        scalar_grad(t, t->logit_scale, l.d_scale);
+        scalar_grad(t, t->logit_scale, s == raw ? l.d_scale : 0);
         if (t->o.siglip)
             scalar_grad(t, t->logit_bias, l.d_bias);
     }
@@ -83,7 +97,7 @@ static nm_outputs labels_forward(nm_trainer *t, const nm_pair_batch *b, int64_t 
     nm_run *r = &t->run;
     nm_tape *tape = r->tape;
     r->tape = t->image_trains ? tape : NULL;
-    nm_tensor x = t->model->family->encode_features(r, t->model, pixels_of(t, b, begin, end));
+    nm_tensor x = image_tower(t, t->model->family->encode_features, b, begin, end);
     r->tape = tape;
     return (nm_outputs){ { nm_linear(r, x, &t->o.head->w, (nm_epilogue){ .f32 = true }) } };
 }

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "nn/ops.h"
 #include "train/groups.h"
+#include "train/mask.h"
 
 #define LN_100 4.6051701859880914
 
@@ -45,6 +47,14 @@ static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, boo
     return q->name ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters");
 }
 
+/* FLIP's rule, by what a parameter is (utils/adamw.py: no decay for names with `bias`, `scale` of norms, position embeddings). */
+static bool flip_decays(const char *name, const nm_weight *w)
+{
+    bool position = strstr(name, "pos_embed") || strstr(name, "positional_embedding") || strstr(name, "position_embedding");
+    bool single = strcmp(name, "logit_scale") == 0 || nm_has_suffix(name, "class_embedding") || nm_has_suffix(name, "cls") || nm_has_suffix(name, "cls_token");
+    return !position && (single || (w->shape.ndim > 1 && !nm_has_suffix(name, "bias")));
+}
+
 static void collect_visit(nm_params *p, const nm_param_info *info)
 {
     collect *c = p->user;
@@ -57,6 +67,8 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
         return;
     }
     bool buffer = (info->flags & NM_BUFFER) != 0, decayed = !(info->flags & NM_NO_DECAY) && !buffer && info->w->shape.ndim > 1;
+    if (c->t->o.flip_groups)
+        decayed = !buffer && flip_decays(name, info->w);
     c->status = own_value(info->w, c->err, name);
     if (c->status == NOEMA_OK)
         c->status = add_param(c->t, name, info->w, decayed, nm_layout_of(info->layout, info->w->shape.ndim), c->err);
@@ -174,6 +186,8 @@ static noema_status attach(nm_trainer *t, noema_error *err)
     }
     if (s == NOEMA_OK && t->o.task == &nm_task_pairs && !t->logit_scale)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "the model has no logit_scale: it cannot be trained contrastively");
+    if (s == NOEMA_OK && t->o.patch_dropout > 0 && t->model->patches == 0)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "patch dropout needs a vision transformer as image tower");
     if (s == NOEMA_OK && t->o.siglip && !t->logit_bias)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "the sigmoid loss needs a model with logit_bias");
     return s;
@@ -405,9 +419,10 @@ static void update(nm_trainer *t, double factor, double lr)
     if (t->lora)
         nm_lora_merge(t->lora, t->pool);
     if (t->logit_scale && !t->logit_scale->frozen) {
-        float *s = t->logit_scale->w->f32;
-        s[0] = s[0] < 0 ? 0 : s[0] > (float)LN_100 ? (float)LN_100 : s[0];
-        t->model->logit_scale = exp((double)s[0]);
+        float *s = t->logit_scale->w->f32, inside = s[0] < 0 ? 0 : s[0] > (float)LN_100 ? (float)LN_100 : s[0];
+        if (!t->model->scale_clipped)
+            s[0] = inside;
+        t->model->logit_scale = exp((double)inside);
     }
     if (t->logit_bias)
         t->model->logit_bias = (double)t->logit_bias->w->f32[0];
@@ -419,11 +434,27 @@ static void update(nm_trainer *t, double factor, double lr)
             nm_ema_update(t->pool, t->params[i].n, t->params[i].ema, t->params[i].w->f32, decay);
 }
 
+/* The patches that this step computes: those of the batch, else random ones. Carved from the arena. */
+static bool choose_patches(nm_trainer *t, const nm_pair_batch *b)
+{
+    int64_t n = t->model->patches, kept = nm_mask_kept(n, t->o.patch_dropout);
+    t->keep = b->keep;
+    if (b->keep.n || t->o.patch_dropout <= 0 || kept >= n)
+        return true;
+    int32_t *patch = nm_scratch(&t->run, (size_t)(b->n * kept) * sizeof *patch), *work = nm_scratch(&t->run, (size_t)n * sizeof *work);
+    if (!patch || !work)
+        return false;
+    nm_mask_draw(patch, 0, b->n, n, kept, t->o.seed, t->step, work);
+    t->keep = (nm_keep){ patch, kept };
+    return true;
+}
+
 noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err)
 {
     nm_run *r = &t->run;
     double lr = nm_schedule_lr(&t->o.schedule, t->step);
     nm_arena_reset(t->arena);
+    (void)choose_patches(t, b); /* r->err says what went wrong */
     nm_rng_init(&r->rng, t->o.seed, (uint64_t)t->step);
     zero_gradients(t);
     r->flops = 0;
@@ -450,6 +481,7 @@ noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss
     nm_tape *tape = r->tape;
     float *out[NM_TASK_OUTPUTS], *d[NM_TASK_OUTPUTS];
     nm_arena_reset(t->arena);
+    t->keep = (nm_keep){ 0 };
     r->tape = NULL;
     r->training = false; /* batch norms use their running statistics */
     nm_outputs f = t->o.task->forward(t, b, 0, b->n);

@@ -40,6 +40,8 @@ typedef struct nm_train_options {
     nm_head *head;          /* of nm_task_labels, trained with the model */
     double label_smoothing;
     bool decay_head_bias;   /* a linear probe: torch's optimizers decay all they are given */
+    double patch_dropout;   /* share of the patches left out of every training picture, at random; 0: none */
+    bool flip_groups;       /* weight decay as in FLIP: all but biases, norms and positions, so also class token and logit_scale */
     int64_t accum;
     bool checkpointing;     /* blocks keep their input only and run again in the backward */
     nm_dtype compute; /* NM_F32 or NM_BF16 (weights stay f32) */
@@ -59,11 +61,18 @@ typedef struct nm_trainer {
     nm_arena *arena;
     nm_run run;
     int64_t step;           /* optimizer steps done */
+    nm_keep keep;           /* of the batch in work, rows as its pictures; n 0: all patches */
     char failed_at[192];    /* after NaN or Inf: the first layer or parameter that has it */
 } nm_trainer;
 
 /* images f32 [n, 3, h, w] as the model gets them. */
-typedef struct nm_pair_batch { int64_t n; const float *images; nm_texts texts; const int64_t *labels; /* [n], with nm_task_labels */ } nm_pair_batch;
+typedef struct nm_pair_batch {
+    int64_t n;
+    const float *images;
+    nm_texts texts;
+    const int64_t *labels; /* [n], with nm_task_labels */
+    nm_keep keep;          /* patches to keep [n, keep.n] in place of random ones; keep.n 0: none given */
+} nm_pair_batch;
 
 typedef struct nm_step_result { double loss, lr, grad_norm, logit_scale, flops /* run in the step */; } nm_step_result;
 

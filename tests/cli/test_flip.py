@@ -82,6 +82,8 @@ def main():
     exits(run("embed", "-m", folder, "--config", CONFIG, "--image-size", "50", GOLDEN / "images" / "wide.png"), 3, "no multiple of the patch")
 
     texts(tmp, folder, images, g, z_img)
+    training(tmp, folder, g)
+    masked_clip(tmp)
     refused(tmp, folder)
     finish()
 
@@ -110,6 +112,88 @@ def texts(tmp, folder, images, g, z_img):
         close([got[c] for c in j["zero_shot"]["classes"]], [w / sum(want) for w in want], 2e-4, "zero-shot probabilities")
     r = run("inspect", "tokens", *common, "--text", "itap of a tench.")
     equal(r.rows()[0]["ids"], [2009, 9331, 1997, 1037, 2702, 2818, 1012], "ids without specials")
+
+
+def write_tensors(path, named):
+    head, body = {}, b""
+    for name, (dtype, shape, values) in named.items():
+        raw = struct.pack(f"<{len(values)}{'f' if dtype == 'F32' else 'q'}", *values)
+        head[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(raw)]}
+        body += raw
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def losses(logs, name):
+    return [json.loads(line) for line in (logs / name / "log.jsonl").read_text().splitlines()]
+
+
+def training(tmp, folder, g):
+    """The reference's steps with its masks, by the recipe; unmasked tuning of the result; a run that goes on."""
+    noise = tensors(GOLDEN / "train.safetensors")["noise"][1]
+    want = json.loads((GOLDEN / "train.json").read_text())
+    rows = [sorted(range(16), key=lambda p: noise[16 * i + p])[:8] for i in range(24)]
+    keep = [p for row in rows + rows[:8] for p in row]
+    pixels = channels_first(*g["input.image"])
+    data, ids = tmp / "train.safetensors", g["input.ids"][1]
+    write_tensors(data, {"image": ("F32", [32, 3, 32, 32], pixels * 8), "text": ("I64", [32, 32], ids * 8), "keep": ("I64", [32, 8], keep)})
+    common = ["train", "--recipe", "flip", "--batch-size", "4", "--no-shuffle", "--logs", tmp / "logs", "--quiet"]
+    first = ["-m", folder, "--config", CONFIG, "--train-data", data, "--lr", "0.002", "--warmup", "2"]
+    exits(run(*common, *first, "--epochs", "1", "--name", "a"), 0, "train by the recipe")
+    got = losses(tmp / "logs", "a")
+    for x, w in zip(got, want["trajectory"]):
+        close([x["loss"]], [w["loss"]], 1e-4, f"loss of step {w['step']}")
+        if w["lr"] is not None:
+            close([x["lr"]], [w["lr"]], 1e-8, f"lr of step {w['step']}")
+    close([x["logit_scale"] for x in got[:5]], [w["logit_scale"] for w in want["trajectory"][1:]], 1e-5, "logit scale after each step")
+    exits(run("embed", "-m", tmp / "logs" / "a", tmp / "images.npy"), 0, "-m LOGS/NAME")
+
+    plain = tmp / "plain.safetensors"
+    write_tensors(plain, {"image": ("F32", [24, 3, 32, 32], pixels * 6), "text": ("I64", [24, 32], ids * 6)})
+    exits(run(*common, "-m", tmp / "logs" / "a", "--train-data", plain, "--lr", "4e-5", "--warmup", "2", "--epochs", "1", "--force-patch-dropout", "0",
+              "--name", "tuned"), 0, "unmasked tuning")
+    close([x["lr"] for x in losses(tmp / "logs", "tuned")[:4]], [w["lr"] for w in want["unmasked_tuning"]["trajectory"]], 1e-9, "learning rates of tuning")
+
+    # random masks: a run that is cut in two is the run in one piece
+    masked = ["-m", folder, "--config", CONFIG, "--train-data", plain, "--lr", "0.002", "--warmup", "2", "--seed", "7"]
+    exits(run(*common, *masked, "--epochs", "2", "--name", "whole"), 0, "random masks")
+    whole = losses(tmp / "logs", "whole")
+    exits(run(*common, *masked, "--epochs", "2", "--name", "whole2", "--resume", tmp / "logs" / "whole" / "checkpoints" / "epoch_1.pt"), 0, "resumed")
+    equal([x["loss"] for x in losses(tmp / "logs", "whole2")], [x["loss"] for x in whole[6:]], "the same masks after resuming")
+    exits(run(*common, *masked, "--batch-size", "2", "--accum-freq", "2", "--epochs", "2", "--name", "micro"), 0, "micro-batches")
+    close([x["loss"] for x in losses(tmp / "logs", "micro")], [x["loss"] for x in whole], 1e-4, "the same masks in micro-batches")
+    check(abs(whole[0]["loss"] - whole[1]["loss"]) > 1e-3, "other masks in every step (the learning rate of the first is 0)")
+    r = run(*common, "-m", folder, "--config", CONFIG, "--train-data", plain, "--name", "defaults", "--epochs", "1")
+    exits(r, 0, "the recipe alone")
+    made = json.loads((tmp / "logs" / "defaults" / "config.json").read_text())
+    close([made[k] for k in ("lr", "beta1", "beta2", "eps", "wd", "patch_dropout", "warmup")], [4e-6 * 4 / 256, 0.9, 0.95, 1e-8, 0.2, 0.5, 40 * (1281167 // 4)],
+          1e-12, "what the recipe sets")
+
+    for bad, word in (([3] * 8, "different patches"), ([0] * 7 + [16], "different patches")):
+        write_tensors(data, {"image": ("F32", [4, 3, 32, 32], pixels), "text": ("I64", [4, 32], ids), "keep": ("I64", [4, 8], bad * 4)})
+        r = run(*common, *first, "--epochs", "1", "--name", "bad")
+        exits(r, 3, "patches that cannot be kept")
+        contains(r.err, word, "patches that cannot be kept")
+    exits(run(*common, *first, "--epochs", "1", "--name", "bad", "--force-patch-dropout", "1"), 1, "nothing left")
+
+
+def masked_clip(tmp):
+    """open_clip's patch_dropout: the option and the configuration's key do the same; not in evaluation."""
+    e2e = OWN / "train" / "e2e"
+    common = ["train", "-m", e2e / "init.safetensors", "--train-data", e2e / "data.safetensors", "--batch-size", "16", "--epochs", "1", "--warmup", "2",
+              "--lr", "0.001", "--logs", tmp / "clip", "--quiet"]
+    config = json.loads((e2e / "model_config.json").read_text())
+    exits(run(*common, "--config", e2e / "model_config.json", "--name", "plain"), 0, "CLIP without masking")
+    exits(run(*common, "--config", e2e / "model_config.json", "--name", "option", "--force-patch-dropout", "0.5"), 0, "--force-patch-dropout")
+    config.get("model_cfg", config)["vision_cfg"]["patch_dropout"] = 0.5
+    (tmp / "masked.json").write_text(json.dumps(config))
+    exits(run(*common, "--config", tmp / "masked.json", "--name", "key"), 0, "patch_dropout in the configuration")
+    exits(run(*common, "--config", tmp / "masked.json", "--name", "off", "--force-patch-dropout", "0"), 0, "the option wins")
+    loss = {n: [x["loss"] for x in losses(tmp / "clip", n)] for n in ("plain", "option", "key", "off")}
+    equal(loss["key"], loss["option"], "configuration and option")
+    equal(loss["off"], loss["plain"], "option over configuration")
+    check(abs(loss["plain"][0] - loss["option"][0]) > 1e-4, "masking changes the loss")
 
 
 def refused(tmp, folder):

@@ -10,9 +10,10 @@
 
 #include <cmocka.h>
 
-#include "base/file.h"
+#include "base/json.h"
 #include "models/flip.h"
 #include "models/handle.h"
+#include "train/mask.h"
 #include "train/trainer.h"
 
 #define DIR NOEMA_SOURCE_DIR "/tests/golden/flip/"
@@ -274,11 +275,239 @@ static void test_bad_keep(void **state)
     close_flip(&x);
 }
 
+/* ---- training ---- */
+
+/* keep [steps, 4, kept]: the first `kept` of a stable ascending sort of the noise [.., 4, 16]. */
+static int32_t *sorted_keep(const float *noise, int64_t rows, int kept)
+{
+    int32_t *keep = malloc((size_t)(rows * kept) * sizeof *keep);
+    for (int64_t i = 0; i < rows; i++, noise += 16)
+        for (int32_t a = 0; a < 16; a++) {
+            int rank = 0;
+            for (int b = 0; b < 16; b++)
+                rank += noise[b] < noise[a] || (noise[b] == noise[a] && b < a);
+            if (rank < kept)
+                keep[i * kept + rank] = a;
+        }
+    return keep;
+}
+
+static nm_trainer *new_trainer(opened *x, double lr, int64_t warmup, int64_t total)
+{
+    nm_train_options o = { .opt = { NM_OPT_ADAMW, 0.9, 0.95, 1e-8, 0, false }, .weight_decay = 0.2, .flip_groups = true, .accum = 1, .compute = NM_F32 };
+    o.schedule = (nm_schedule){ .kind = NM_LR_COSINE, .base_lr = lr, .warmup = warmup, .total = total, .warmup_from_zero = true };
+    nm_trainer *t = NULL;
+    ok(nm_trainer_new(&t, noema_model_internal(x->model), x->ctx->pool, &o, &err));
+    return t;
+}
+
+static const nm_train_param *param(const nm_trainer *t, const char *name)
+{
+    for (size_t i = 0; i < t->n_params; i++)
+        if (strcmp(t->params[i].name, name) == 0)
+            return &t->params[i];
+    fail_msg("%s is no parameter", name);
+    return NULL;
+}
+
+/* A parameter's values or gradient, brought to the file's layout, against a golden tensor. */
+static void same_param(const nm_train_param *p, const float *data, const nm_weights *w, const char *name, double rel)
+{
+    const nm_wview *want = tensor(w, name);
+    nm_tensor t = nm_view((void *)(uintptr_t)data, NM_F32, p->w->shape);
+    nm_wview v = { .dtype = NM_F32, .ndim = t.ndim, .data = data };
+    for (int d = 0; d < t.ndim; d++) {
+        v.shape[d] = t.shape[nm_layout_dim(p->layout, d)];
+        v.stride[d] = t.stride[nm_layout_dim(p->layout, d)];
+        assert_int_equal(v.shape[d], want->shape[d]);
+    }
+    float *got = floats(&v), *f = floats(want);
+    double most = 0;
+    for (size_t i = 0; i < p->n; i++)
+        most = fabs((double)f[i]) > most ? fabs((double)f[i]) : most;
+    near(name, got, f, p->n, rel * most);
+    free(got);
+    free(f);
+}
+
+static json_t *train_json(void)
+{
+    json_t *j = nm_json_load(DIR "train.json", &err);
+    assert_non_null(j);
+    return j;
+}
+
+/* Every parameter is decayed or not as in the reference; the fixed positions are no parameter. */
+static void check_groups(const nm_trainer *t, const json_t *j)
+{
+    const char *name;
+    json_t *decays;
+    size_t n = 0;
+    json_object_foreach(nm_json_get(j, "weight_decay_applied"), name, decays) {
+        const nm_train_param *p = param(t, name);
+        n++;
+        if (strcmp(name, "img_encoder.posembed_encoder.pos_embedding") != 0 && p->decayed != json_is_true(decays))
+            fail_msg("%s: decayed is %d", name, p->decayed);
+    }
+    assert_true(n >= 76);
+}
+
+static void compare_all(const nm_trainer *t, const nm_weights *w, const char *prefix, bool gradient, double rel)
+{
+    size_t n = 0, len = strlen(prefix);
+    for (size_t i = 0; i < nm_weights_count(w); i++) {
+        const char *name = nm_weights_at(w, i)->name;
+        if (strncmp(name, prefix, len) != 0 || strstr(name, "token_rows"))
+            continue;
+        const nm_train_param *p = param(t, name + len);
+        same_param(p, gradient ? p->grad.data : p->w->f32, w, name, rel);
+        n++;
+    }
+    assert_true(n > 0);
+}
+
+static void check_token_rows(const nm_trainer *t, const nm_weights *w)
+{
+    const nm_wview *index = tensor(w, "grad0.token_rows_index");
+    const float *g = param(t, "txt_encoder.token_embedding.embedding")->grad.data;
+    float *rows = malloc(27 * 48 * sizeof *rows);
+    for (int i = 0; i < 27; i++)
+        memcpy(rows + i * 48, g + (int64_t)((const int32_t *)index->data)[i] * 48, 48 * sizeof *rows);
+    same("token rows", rows, w, "grad0.token_rows", 1e-5);
+    free(rows);
+}
+
+static void step_near(nm_trainer *t, const nm_pair_batch *b, const json_t *want, double tol)
+{
+    nm_step_result r;
+    int64_t step = t->step;
+    ok(nm_trainer_step(t, b, &r, &err));
+    if (!(fabs(r.loss - nm_json_num(want, "loss", NAN)) <= tol))
+        fail_msg("step %lld: loss %.9g, expected %.9g", (long long)step, r.loss, nm_json_num(want, "loss", NAN));
+    if (nm_json_get(want, "lr") && !(fabs(r.lr - nm_json_num(want, "lr", NAN)) <= 1e-8))
+        fail_msg("step %lld: lr %.9g", (long long)step, r.lr);
+}
+
+static void test_training(void **state)
+{
+    (void)state;
+    json_t *j = train_json();
+    nm_weights *w = golden("forward.safetensors"), *g = golden("train.safetensors");
+    batch b = golden_batch(w);
+    float *noise = floats(tensor(g, "noise"));
+    int32_t *keep = sorted_keep(noise, 6 * 4, 8);
+    opened x = open_flip(2);
+    nm_trainer *t = new_trainer(&x, 0.002, 2, 8);
+    nm_pair_batch pairs = { .n = 4, .images = b.images, .texts = texts_of(&b) };
+    check_groups(t, j);
+    for (int step = 0; step < 5; step++) {
+        pairs.keep = (nm_keep){ keep + step * 4 * 8, 8 };
+        step_near(t, &pairs, json_array_get(nm_json_get(j, "trajectory"), (size_t)step), 1e-4);
+        if (step == 0) {
+            compare_all(t, g, "grad0.", true, 1e-4);
+            check_token_rows(t, g);
+        }
+    }
+    compare_all(t, g, "after5.", false, 2e-4);
+    nm_trainer_free(t);
+    /* unmasked tuning: fresh moments */
+    t = new_trainer(&x, 4e-5, 2, 6);
+    pairs.keep = (nm_keep){ 0 };
+    for (int step = 0; step < 4; step++) {
+        step_near(t, &pairs, json_array_get(nm_json_get(nm_json_get(j, "unmasked_tuning"), "trajectory"), (size_t)step), 1e-4);
+        if (step == 0)
+            compare_all(t, g, "tune.grad0.", true, 2e-3);
+    }
+    compare_all(t, g, "tune.after4.", false, 2e-4);
+    nm_trainer_free(t);
+    close_flip(&x);
+    free(noise);
+    free(keep);
+    free(b.images);
+    nm_weights_close(w);
+    nm_weights_close(g);
+    json_decref(j);
+}
+
+/* exp(clip(s, 0, ln 100)) inside the graph: no gradient outside. */
+static void test_logit_scale(void **state)
+{
+    (void)state;
+    json_t *j = nm_json_load(DIR "forward.json", &err), *c;
+    const char *key;
+    nm_weights *w = golden("forward.safetensors");
+    batch b = golden_batch(w);
+    opened x = open_flip(1);
+    nm_pair_batch pairs = { .n = 4, .images = b.images, .texts = texts_of(&b) };
+    json_object_foreach(nm_json_get(j, "logit_scale_cases"), key, c) {
+        nm_trainer *t = new_trainer(&x, 0, 0, 8);
+        nm_step_result r;
+        const nm_train_param *p = param(t, "logit_scale");
+        p->w->f32[0] = strtof(key, NULL);
+        ok(nm_trainer_step(t, &pairs, &r, &err));
+        if (!(fabs(r.loss - nm_json_num(c, "loss", NAN)) <= 1e-5) || !(fabs((double)p->grad.data[0] - nm_json_num(c, "d_logit_scale", NAN)) <= 1e-5))
+            fail_msg("logit scale %s: loss %.9g, gradient %.9g", key, r.loss, (double)p->grad.data[0]);
+        assert_true(p->w->f32[0] == strtof(key, NULL)); /* not clamped afterwards */
+        nm_trainer_free(t);
+    }
+    close_flip(&x);
+    free(b.images);
+    nm_weights_close(w);
+    json_decref(j);
+}
+
+static void test_schedules(void **state)
+{
+    (void)state;
+    json_t *j = train_json(), *c, *value;
+    const char *name, *step;
+    json_object_foreach(nm_json_get(j, "schedules"), name, c) {
+        nm_schedule s = { .kind = NM_LR_COSINE, .base_lr = nm_json_num(c, "base", 0) * nm_json_num(c, "batch", 0) / 256,
+                          .warmup = nm_json_int(c, "warmup_steps", 0), .total = nm_json_int(c, "total_steps", 0), .warmup_from_zero = true };
+        json_object_foreach(nm_json_get(c, "values"), step, value)
+            if (!(fabs(nm_schedule_lr(&s, atoll(step)) - json_number_value(value)) <= 1e-6 * s.base_lr))
+                fail_msg("%s: step %s: %.9g, expected %.9g", name, step, nm_schedule_lr(&s, atoll(step)), json_number_value(value));
+    }
+    json_decref(j);
+}
+
+/* Exact count, no patch twice, every patch equally often, other patches in every picture and step. */
+static void test_random_masks(void **state)
+{
+    (void)state;
+    enum { L = 49, PICTURES = 400 };
+    static int32_t keep[PICTURES * L], again[PICTURES * L], work[L];
+    static int count[L];
+    assert_int_equal(nm_mask_kept(196, 0.5), 98);
+    assert_int_equal(nm_mask_kept(196, 0.75), 49);
+    assert_int_equal(nm_mask_kept(256, 0.75), 64);
+    assert_int_equal(nm_mask_kept(4, 0.99), 1);
+    int64_t kept = nm_mask_kept(L, 0.75);
+    nm_mask_draw(keep, 0, PICTURES, L, kept, 5, 3, work);
+    nm_mask_draw(again, PICTURES / 2, PICTURES / 2, L, kept, 5, 3, work); /* ranks and micro-batches draw the same */
+    assert_memory_equal(again, keep + PICTURES / 2 * kept, (size_t)(PICTURES / 2 * kept) * sizeof *keep);
+    nm_mask_draw(again, 0, PICTURES, L, kept, 5, 4, work);
+    assert_memory_not_equal(again, keep, sizeof *keep * (size_t)kept);
+    assert_memory_not_equal(keep + kept, keep, sizeof *keep * (size_t)kept);
+    for (int i = 0; i < PICTURES; i++) {
+        int seen[L] = { 0 };
+        for (int k = 0; k < kept; k++) {
+            int32_t p = keep[i * kept + k];
+            assert_true(p >= 0 && p < L && !seen[p]);
+            seen[p] = 1;
+            count[p]++;
+        }
+    }
+    for (int p = 0; p < L; p++) /* mean 98, deviation 8.6 */
+        assert_true(count[p] > 98 - 45 && count[p] < 98 + 45);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arrays), cmocka_unit_test(test_zip), cmocka_unit_test(test_positions), cmocka_unit_test(test_pictures),
-        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_bad_keep),
+        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_bad_keep), cmocka_unit_test(test_training), cmocka_unit_test(test_logit_scale),
+        cmocka_unit_test(test_schedules), cmocka_unit_test(test_random_masks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
