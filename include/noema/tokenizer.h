@@ -102,6 +102,11 @@ NOEMA_API int32_t noema_tokenizer_token_id(const noema_tokenizer *t, const char 
 typedef struct noema_tokenizer_ids { int32_t bos, eos, pad, unk, cls, sep, mask, reserved; } noema_tokenizer_ids;
 NOEMA_API noema_tokenizer_ids noema_tokenizer_special_ids(const noema_tokenizer *t);
 
+/* Learns a merge list in CLIP's form (what NOEMA_TOKENIZER_OPEN_CLIP reads; gzip where OUT ends in .gz) from the lines of a UTF-8 file: byte-pair
+ * encoding, arXiv 1508.07909. vocab_size counts all rows of the token table: 512 bytes, vocab_size - 514 merges, start, end. *rows (may be
+ * NULL): the rows reached, fewer when no pair comes twice any more. The same text gives the same file on every machine. */
+NOEMA_API noema_status noema_tokenizer_train_bpe(const char *text, int32_t vocab_size, const char *out, int32_t *rows, noema_error *err);
+
 #ifdef __cplusplus
 }
 #endif

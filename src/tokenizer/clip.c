@@ -298,6 +298,18 @@ static bool put_special(const nm_tokenizer *t, nm_tok_scratch *s, const char *p,
     return false;
 }
 
+/* End of the piece that starts at i with a character of class k and length len. */
+static size_t piece_end(const char *p, size_t i, size_t n, int k, size_t len)
+{
+    size_t j = i + len, m;
+    if (k == 0 && p[i] == '\'' && (m = contraction(p + i, n - i)) > 0)
+        return i + m;
+    if (k != 2)
+        while (j < n && class_at(p + j, n - j, &len) == k)
+            j += len;
+    return j;
+}
+
 /* The splitter over the cleaned text. */
 static void put_text(const nm_tokenizer *t, nm_tok_scratch *s, const char *p, size_t n)
 {
@@ -312,14 +324,19 @@ static void put_text(const nm_tokenizer *t, nm_tok_scratch *s, const char *p, si
             i += m;
             continue;
         }
-        size_t j = i + len;
-        if (k == 0 && p[i] == '\'' && (m = contraction(p + i, n - i)) > 0)
-            j = i + m;
-        else if (k != 2)
-            while (j < n && class_at(p + j, n - j, &len) == k)
-                j += len;
+        size_t j = piece_end(p, i, n, k, len);
         put_word(t->clip, s, p + i, j - i);
         i = j;
+    }
+}
+
+void nm_tok_clip_pieces(const char *p, size_t n, void (*each)(void *user, const char *w, size_t n), void *user)
+{
+    for (size_t i = 0, j, len; i < n; i = j) {
+        int k = class_at(p + i, n - i, &len);
+        j = k == 3 ? i + len : piece_end(p, i, n, k, len);
+        if (k != 3)
+            each(user, p + i, j - i);
     }
 }
 

@@ -110,5 +110,7 @@ noema_status nm_tok_clip_encode(const nm_tokenizer *t, nm_tok_scratch *s, const 
 bool nm_tok_clip_decode(const nm_tokenizer *t, nm_tok_scratch *s, const int32_t *ids, size_t n, bool skip, noema_error *err);
 const nm_vocab *nm_tok_clip_vocab(const nm_tok_clip *c);
 void nm_tok_clip_free(nm_tok_clip *c);
+/* The splitter alone, over a cleaned text; special strings are split like any other. */
+void nm_tok_clip_pieces(const char *text, size_t n, void (*each)(void *user, const char *w, size_t n), void *user);
 
 #endif
