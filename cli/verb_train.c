@@ -117,6 +117,8 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
     o->lora_targets = cli_str(c, "lora-targets", NULL);
     o->lora = cli_str(c, "lora", NULL);
     o->siglip = cli_flag(c, "siglip");
+    o->unicl = cli_flag(c, "unicl");
+    o->captions = cli_str(c, "captions", NULL);
     o->no_shuffle = cli_flag(c, "no-shuffle");
     o->no_augment = cli_flag(c, "no-augment");
     o->progress = on_step;

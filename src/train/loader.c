@@ -16,7 +16,7 @@
 typedef struct slot {
     int64_t step; /* -1: empty */
     float *images;
-    int64_t *offsets, *labels;
+    int64_t *offsets, *labels, *group;
     int32_t *ids, *keep;
     size_t cap_ids;
     noema_status status;
@@ -125,6 +125,13 @@ static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, ui
     return nm_augment_run(&l->o.augmentation, &m->preprocess, l->scratch[worker], &l->aug[worker], picture, &r, out, err);
 }
 
+static bool class_text(const nm_loader *l, const nm_row *row, uint64_t draw, nm_bytes *text)
+{
+    const char *s = nm_class_texts_pick(l->o.captions, row->label, draw);
+    *text = (nm_bytes){ (const unsigned char *)s, strlen(s) };
+    return true;
+}
+
 /* One of the row's captions, drawn by row and epoch, or its ids; to place i of the batch. */
 static noema_status take_text(nm_loader *l, int worker, const nm_row *row, int64_t number, int64_t epoch, int64_t i, noema_error *err)
 {
@@ -134,11 +141,11 @@ static noema_status take_text(nm_loader *l, int worker, const nm_row *row, int64
     int32_t *to = l->ids + i * l->max_ids;
     size_t n = 0;
     nm_rng_init(&r, l->o.seed, ((uint64_t)1 << 62) + (uint64_t)epoch * (uint64_t)nm_dataset_count(l->rows) + (uint64_t)number);
-    if (row->ids) {
+    if (row->ids && !l->o.captions) {
         n = (size_t)row->n_ids;
         for (int64_t k = 0; k < row->n_ids && k < l->max_ids; k++)
             to[k] = (int32_t)row->ids[k];
-    } else if (nm_row_title(row, nm_row_titles(row) > 1 ? nm_rng_u64(&r) >> 1 : 0, &text, buf, sizeof buf)) {
+    } else if (l->o.captions ? class_text(l, row, nm_rng_u64(&r), &text) : nm_row_title(row, nm_row_titles(row) > 1 ? nm_rng_u64(&r) >> 1 : 0, &text, buf, sizeof buf)) {
         const int32_t *ids;
         noema_status s = noema_tokenizer_encode(l->tokenizer, l->tok[worker], (const char *)text.p, text.n, &ids, &n, err);
         if (s != NOEMA_OK)
@@ -261,8 +268,23 @@ static bool reserve_ids(slot *s, size_t need)
     return true;
 }
 
+/* Rows of one class are one group; rows without a class are one where their tokens are equal. */
+static void fill_groups(nm_loader *l, slot *s, const int64_t *rows)
+{
+    for (int64_t i = 0; i < l->o.batch; i++) {
+        int64_t label = nm_dataset_label(l->rows, rows[i]), n = s->offsets[i + 1] - s->offsets[i];
+        s->group[i] = label >= 0 ? label : -1 - i;
+        for (int64_t j = 0; label < 0 && j < i; j++)
+            if (s->group[j] < 0 && s->offsets[j + 1] - s->offsets[j] == n &&
+                memcmp(s->ids + s->offsets[j], s->ids + s->offsets[i], (size_t)n * sizeof *s->ids) == 0) {
+                s->group[i] = s->group[j];
+                break;
+            }
+    }
+}
+
 /* The ids of all places without gaps. */
-static noema_status pack_texts(nm_loader *l, slot *s)
+static noema_status pack_texts(nm_loader *l, slot *s, const int64_t *rows)
 {
     size_t used = 0;
     for (int64_t i = 0; i < l->o.batch; i++) {
@@ -274,6 +296,8 @@ static noema_status pack_texts(nm_loader *l, slot *s)
         used += n;
     }
     s->offsets[l->o.batch] = (int64_t)used;
+    if (l->o.groups)
+        fill_groups(l, s, rows);
     return NOEMA_OK;
 }
 
@@ -300,7 +324,7 @@ static void prepare(nm_loader *l, slot *s, int64_t step)
         }
         nm_parallel_for(l->pool, l->o.batch, 4, fill_places, &j);
         if (s->status == NOEMA_OK)
-            s->status = l->o.labels ? fill_labels(l, s, rows) : pack_texts(l, s);
+            s->status = l->o.labels ? fill_labels(l, s, rows) : pack_texts(l, s, rows);
     }
     free(rows);
 }
@@ -358,7 +382,8 @@ static bool allocate(nm_loader *l)
         l->slot[i].offsets = nm_malloc_array((size_t)l->o.batch + 1, sizeof(int64_t));
         l->slot[i].labels = nm_malloc_array((size_t)l->o.batch, sizeof(int64_t));
         l->slot[i].keep = nm_malloc_array((size_t)(l->o.batch * l->n_keep) + 1, sizeof(int32_t));
-        ok = l->slot[i].images && l->slot[i].offsets && l->slot[i].labels && l->slot[i].keep;
+        l->slot[i].group = nm_malloc_array((size_t)l->o.batch, sizeof(int64_t));
+        ok = l->slot[i].images && l->slot[i].offsets && l->slot[i].labels && l->slot[i].keep && l->slot[i].group;
     }
     return ok;
 }
@@ -369,7 +394,7 @@ static noema_status need_texts(nm_loader *l, noema_error *err)
     nm_row row = { 0 };
     noema_error ignored = NOEMA_ERROR_INIT; /* its picture may be missing */
     nm_dataset_read_text(l->rows, l->o.pick ? l->o.pick[0] : 0, &row, &ignored);
-    bool ids = row.ids != NULL, texts = nm_row_titles(&row) > 0;
+    bool ids = row.ids != NULL && !l->o.captions, texts = nm_row_titles(&row) > 0 || l->o.captions;
     const char *name = nm_dataset_label_name(l->rows, row.label);
     noema_status s = NOEMA_OK;
     if (!ids && !texts && name)
@@ -463,6 +488,7 @@ void nm_loader_free(nm_loader *l)
         nm_free(l->slot[i].images);
         free(l->slot[i].offsets);
         free(l->slot[i].labels);
+        free(l->slot[i].group);
         free(l->slot[i].ids);
         free(l->slot[i].keep);
     }
@@ -509,6 +535,6 @@ noema_status nm_loader_get(nm_loader *l, int64_t step, nm_pair_batch *b, double 
     if (s->status != NOEMA_OK)
         return nm_fail(err, s->status, "%s", s->err.message);
     *b = (nm_pair_batch){ .n = l->o.batch, .images = s->images, .texts = { .n = l->o.batch, .offsets = s->offsets, .ids = s->ids, .pad_id = -1 },
-                          .labels = l->o.labels ? s->labels : NULL, .keep = { s->keep, l->n_keep } };
+                          .labels = l->o.labels ? s->labels : NULL, .group = l->o.groups ? s->group : NULL, .keep = { s->keep, l->n_keep } };
     return NOEMA_OK;
 }

@@ -6,6 +6,7 @@
 #include "models/handle.h"
 #include "data/dataset.h"
 #include "train/augment.h"
+#include "train/class_texts.h"
 #include "train/trainer.h"
 
 typedef struct nm_loader nm_loader;
@@ -22,6 +23,8 @@ typedef struct nm_loader_options {
     bool labels;          /* batches hold labels instead of texts */
     const int64_t *pick;  /* the rows to use [n_pick], or NULL: all; must outlive the loader */
     int64_t n_pick;
+    bool groups;          /* fill nm_pair_batch.group */
+    const nm_class_texts *captions; /* texts by class instead of the rows' own, or NULL */
     int workers;          /* decoding threads; 0: as many as processors */
     void (*failed)(void *user, const char *what, const noema_error *why);
     void *failed_user;

@@ -17,6 +17,12 @@ typedef struct nm_pair_loss {
 nm_pair_loss nm_clip_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, int64_t row0, int64_t rows,
                           float *d_images, float *d_texts);
 
+/* The label-aware loss of UniCL, arXiv 2204.03610 equations 2-4: as InfoNCE, but the target of a row is spread evenly over all rows of its
+ * group (equal numbers: the same class or text), so that a second picture of a class is no false negative. Groups of one row give
+ * InfoNCE. */
+nm_pair_loss nm_unicl_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, const int64_t *group,
+                           float *d_images, float *d_texts);
+
 /* SigLIP, arXiv 2303.15343: sum of softplus(-y z) / n with z = exp(s) I T^T + b, y = 1 on the diagonal, -1 elsewhere. */
 nm_pair_loss nm_siglip_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, double logit_bias,
                             float *d_images, float *d_texts);

@@ -34,6 +34,7 @@ typedef struct run {
     noema_model *model;
     nm_trainer *t;
     nm_dataset *rows;
+    nm_class_texts *captions;
     nm_loader *loader;
     char *folder, *checkpoints, *log_path, *skipped_path;
     FILE *log;
@@ -83,7 +84,7 @@ static noema_status resolve_recipe(noema_train_options *o, noema_error *err)
 
 static noema_status train_options(const noema_train_options *o, bool transformer, nm_train_options *t, noema_error *err)
 {
-    *t = (nm_train_options){ .weight_decay = o->wd, .clip_norm = o->grad_clip_norm, .ema_decay = o->ema_decay, .siglip = o->siglip != 0,
+    *t = (nm_train_options){ .weight_decay = o->wd, .clip_norm = o->grad_clip_norm, .ema_decay = o->ema_decay, .siglip = o->siglip != 0, .unicl = o->unicl != 0,
                              .lock_image = o->lock_image != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed,
                              .unlocked_groups = (int)o->lock_image_unlocked_groups, .image_layer_decay = o->image_layer_decay,
                              .text_layer_decay = o->text_layer_decay };
@@ -128,6 +129,8 @@ static noema_status train_options(const noema_train_options *o, bool transformer
         return nm_fail(err, NOEMA_E_ARGUMENT, "steps per checkpoint, files to keep, unlocked layers and the cooldown's power and end must not be negative");
     if (o->batch_size < 1 || o->accum_freq < 1 || o->epochs < 1 || o->save_frequency < 1 || !(o->lr >= 0) || !(o->wd >= 0))
         return nm_fail(err, NOEMA_E_ARGUMENT, "batch size, accumulation, epochs and save frequency must be at least 1; lr and wd at least 0");
+    if (o->unicl && o->siglip)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--unicl and --siglip are two losses: one of them");
     return NOEMA_OK;
 }
 
@@ -177,7 +180,7 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     json_t *j = json_object();
     const struct { const char *key, *value; } texts[] = {
         { "model", o->model }, { "config", o->config }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
-        { "val_data", o->val_data }, { "lora_targets", o->lora_targets }, { "lora", o->lora },
+        { "val_data", o->val_data }, { "lora_targets", o->lora_targets }, { "lora", o->lora }, { "captions", o->captions },
         { "opt", o->opt }, { "recipe", o->recipe }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision }, { "aug_cfg", o->aug_cfg },
     };
     const struct { const char *key; double value; } numbers[] = {
@@ -192,7 +195,7 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
         { "ema_warmup", o->ema_warmup }, { "save_steps", o->save_steps }, { "keep", o->keep }, { "save_most_recent", o->save_most_recent }, { "epochs_cooldown", o->epochs_cooldown },
         { "grad_checkpointing", o->grad_checkpointing }, { "lock_text_unlocked_layers", o->lock_text_unlocked_layers },
         { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lora_rank", o->lora_rank },
-        { "siglip", o->siglip }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment }, { "train_num_samples", o->train_num_samples }, { "max_skipped", o->max_skipped },
+        { "siglip", o->siglip }, { "unicl", o->unicl }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment }, { "train_num_samples", o->train_num_samples }, { "max_skipped", o->max_skipped },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         json_object_set_new(j, texts[i].key, texts[i].value ? json_string(texts[i].value) : json_null());
@@ -385,7 +388,7 @@ static noema_status prepare(run *r)
     nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment, .flip_crops = r->o.recipe != NULL,
                              .labels = to.task == &nm_task_labels, .pick = r->job ? r->job->pick : NULL, .n_pick = r->job ? r->job->n_pick : 0,
                              .samples = r->o.train_num_samples, .max_skipped = r->o.max_skipped, .ledger = r->skipped_path, .workers = (int)r->o.workers,
-                             .failed = r->o.failed, .failed_user = r->o.failed_user };
+                             .groups = r->o.unicl != 0, .failed = r->o.failed, .failed_user = r->o.failed_user };
     nm_augment_default(&lo.augmentation);
     if (r->o.recipe) { /* FLIP's crops and mirrors; pictures of its own preprocessing take them another way (loader.c) */
         lo.augmentation.scale[0] = 0.5;
@@ -393,6 +396,9 @@ static noema_status prepare(run *r)
     }
     if (s == NOEMA_OK && r->o.aug_cfg)
         s = nm_augment_parse(&lo.augmentation, r->o.aug_cfg, r->err);
+    if (s == NOEMA_OK && r->o.captions)
+        s = nm_class_texts_open(&r->captions, r->o.captions, r->rows, r->err);
+    lo.captions = r->captions;
     if (s == NOEMA_OK)
         s = nm_loader_new(&r->loader, r->model, r->rows, &lo, r->err);
     if (s != NOEMA_OK)
@@ -445,6 +451,7 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
         s = nm_fail(err, NOEMA_E_IO, "%s: cannot write", r.log_path);
     nm_loader_free(r.loader);
     nm_trainer_free(r.t);
+    nm_class_texts_free(r.captions);
     nm_dataset_free(r.rows);
     noema_model_free(r.model);
     free(r.folder);

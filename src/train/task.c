@@ -72,8 +72,8 @@ static double pairs_loss(nm_trainer *t, const nm_pair_batch *b, int64_t begin, i
     if (t->model->scale_clipped) /* inside the graph: no gradient outside */
         s = raw < 0 ? 0 : raw > LN_100 ? LN_100 : raw;
     nm_pair_loss l = t->o.siglip ? nm_siglip_loss(&t->run, n, dim, out[0], out[1], s, (double)t->logit_bias->w->f32[0], d[0], d[1])
+                     : t->o.unicl && b->group ? nm_unicl_loss(&t->run, n, dim, out[0], out[1], s, b->group + begin, d[0], d[1])
                                  : nm_clip_loss(&t->run, n, dim, out[0], out[1], s, 0, n, d[0], d[1]);
-    (void)b;
     if (scalars) {
         scalar_grad(t, t->logit_scale, s == raw ? l.d_scale : 0);
         if (t->o.siglip)

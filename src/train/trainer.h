@@ -30,7 +30,7 @@ typedef struct nm_train_options {
     nm_opt opt;
     nm_schedule schedule;
     double weight_decay, clip_norm, ema_decay; /* 0: off */
-    bool siglip, ema_warmup;
+    bool siglip, unicl, ema_warmup;
     bool lock_image, lock_text;
     int unlocked_groups;    /* of a locked image tower: its last groups (groups.h) are trained after all */
     int text_unlocked;      /* the same of a locked text tower */
@@ -71,6 +71,7 @@ typedef struct nm_pair_batch {
     const float *images;
     nm_texts texts;
     const int64_t *labels; /* [n], with nm_task_labels */
+    const int64_t *group;  /* [n]: equal numbers mean the same class or text (unicl), or NULL */
     nm_keep keep;          /* patches to keep [n, keep.n] in place of random ones; keep.n 0: none given */
 } nm_pair_batch;
 
