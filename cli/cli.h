@@ -192,6 +192,8 @@ noema_context *cli_context(cli *c);
 /* The common options as the library takes them. false: a usage error was printed. */
 bool cli_model_options(const cli *c, noema_model_options *o);
 /* Opens -m MODEL and a session. Returns 0, or the exit code after a message. */
+/* -m, or the built-in model. */
+const char *cli_model_name(const cli *c);
 int cli_open_model(cli *c, noema_model **m, noema_session **s);
 int cli_batch(const cli *c, int dflt); /* --batch */
 void cli_context_free(cli *c);

@@ -250,8 +250,9 @@ int cli_eval(cli *c, noema_eval_task task, bool need_model)
     for (size_t i = 0; i < c->n_values; i++) /* every -m counts here */
         if (!strcmp(c->values[i].option->name, "model") && n_models < MAX_MODELS)
             models[n_models++] = c->values[i].text;
-    if (need_model && !n_models)
-        return cli_usage(c, "expected -m MODEL");
+    bool files = cli_str(c, "images", NULL) || cli_str(c, "texts", NULL) || cli_str(c, "scores", NULL) || cli_str(c, "results", NULL);
+    if (!n_models && (need_model || (c->n_inputs && !files)))
+        models[n_models++] = NOEMA_BUILTIN_MODEL;
     if (!read_options(&j))
         code = CLI_USAGE;
     if (!code && !n_models)

@@ -179,5 +179,5 @@ const cli_verb cli_verb_inspect_activations = {
     "inspect activations", "every named intermediate of a forward", "-m MODEL [--text T]... [--text-file F] [IMAGE...] [--out F.safetensors]",
     "Prints {\"name\",\"shape\",\"min\",\"mean\",\"max\"} per tensor, named as in the checkpoint; inputs are stacked along the first dimension.\n"
     "Texts and pictures of a model with an ITM head (BLIP, BLIP-2) also show the pass that looks at both: multimodal.*",
-    "noema inspect activations -m ViT-B/32 --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
+    "noema inspect activations --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
 };

@@ -132,5 +132,5 @@ static int run(cli *c)
 const cli_verb cli_verb_inspect_pixels = {
     "inspect pixels", "the tensors that a model gets for pictures", "-m MODEL|--preprocess P [--size S|HxW] [--u8] [--out F.npy] IMAGE...",
     "Prints {\"input\",\"shape\",\"sha256\"} per picture: of f32 [3,H,W], or with --u8 of the bytes [H,W,3] before normalisation.",
-    "noema inspect pixels --preprocess openai --size 224 photo.jpg", options, CLI_WITH_MODEL, run
+    "noema inspect pixels photo.jpg", options, CLI_WITH_MODEL, run
 };

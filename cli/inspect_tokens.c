@@ -72,5 +72,5 @@ static int run(cli *c)
 const cli_verb cli_verb_inspect_tokens = {
     "inspect tokens", "the token ids of texts", "-m MODEL|--tokenizer FILE|DIR [--config FILE] [--text T]... [--text-file F]",
     "Prints {\"text\",\"ids\":[...]} per text: special ids included, cut to the context length, no padding.",
-    "noema inspect tokens -m ViT-B/32 --text \"a photo of a cat\"", options, CLI_WITH_MODEL | CLI_NO_INPUTS, run
+    "noema inspect tokens --text \"a photo of a cat\"", options, CLI_WITH_MODEL | CLI_NO_INPUTS, run
 };

@@ -47,9 +47,9 @@ static int run(cli *c)
     noema_checkpoint *ck;
     noema_error err = NOEMA_ERROR_INIT;
     noema_model_options o;
-    const char *path = cli_str(c, "model", c->n_inputs ? c->inputs[0] : NULL);
+    const char *path = cli_str(c, "model", c->n_inputs ? c->inputs[0] : NOEMA_BUILTIN_MODEL);
     char hex[65];
-    if (!path || c->n_inputs > 1)
+    if (c->n_inputs > 1)
         return cli_usage(c, "expected one checkpoint: -m FILE");
     if (!cli_model_options(c, &o))
         return CLI_USAGE;
@@ -71,5 +71,5 @@ static int run(cli *c)
 const cli_verb cli_verb_inspect_weights = {
     "inspect weights", "the tensors of a checkpoint", "-m MODEL [--verify] [--sha256]",
     "Prints {\"name\",\"dtype\",\"shape\"} per tensor. Nothing in the file is executed, nothing but its tables is read.",
-    "noema inspect weights -m ViT-B-32.pt", options, CLI_WITH_MODEL, run
+    "noema inspect weights", options, CLI_WITH_MODEL, run
 };

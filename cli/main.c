@@ -54,6 +54,7 @@
     V(data_verify) \
     V(data_convert) \
     V(data_emoji) \
+    V(data_vocab) \
     V(verify) \
     V(bench) \
     V(completions) \

@@ -63,6 +63,8 @@ bool cli_model_options(const cli *c, noema_model_options *o)
     return true;
 }
 
+const char *cli_model_name(const cli *c) { return cli_str(c, "model", NOEMA_BUILTIN_MODEL); }
+
 int cli_open_model(cli *c, noema_model **m, noema_session **s)
 {
     noema_model_options o;
@@ -74,10 +76,7 @@ int cli_open_model(cli *c, noema_model **m, noema_session **s)
         return CLI_USAGE;
     if (!cli_context(c))
         return CLI_NOTHING_DONE;
-    const char *name = cli_str(c, "model", NULL);
-    if (!name)
-        return cli_usage(c, "expected -m MODEL; `noema models list` knows the published ones");
-    if (noema_model_open(m, c->ctx, name, &o, &err) != NOEMA_OK || (s && noema_session_create(s, *m, &err) != NOEMA_OK)) {
+    if (noema_model_open(m, c->ctx, cli_model_name(c), &o, &err) != NOEMA_OK || (s && noema_session_create(s, *m, &err) != NOEMA_OK)) {
         noema_model_free(*m);
         *m = NULL;
         return cli_fatal(c, &err);

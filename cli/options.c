@@ -9,7 +9,7 @@
 #include "cli.h"
 
 const cli_option cli_common_options[] = {
-    { "model", 'm', CLI_STRING, "MODEL", "file, folder, name, ViT-B-32/laion2b_s34b_b79k, ViT-B/32 or hf-hub:org/name[@rev]" },
+    { "model", 'm', CLI_STRING, "MODEL", "file, folder, name, ViT-B-32/laion2b_s34b_b79k, ViT-B/32 or hf-hub:org/name[@rev] (the built-in noema-mini)" },
     { "dtype", 0, CLI_STRING, "auto|f32|bf16|f16|int8", "compute type (auto: bf16 where the CPU has bf16 dot products, else f32)" },
     { "batch", 0, CLI_INT, "N", "inputs per forward (default: chosen)" },
     { "device", 0, CLI_STRING, "cpu", "where to compute" },

@@ -187,5 +187,5 @@ const cli_verb cli_verb_classify = {
     "Prints {\"input\",\"labels\":[{\"label\",\"prob\"}...]}, likeliest first. prob is the softmax of 100 * cosine with the class vectors:\n"
     "template embeddings normalised, averaged, normalised again. IMAGE: files, folders with -r, - for a list on stdin, .npy tensors.\n"
     "With --head, or without --labels where the model's folder has a head.safetensors, prob is the softmax of that classifier.",
-    "noema classify -m ViT-B/32 --labels \"a cat,a dog\" photo.jpg", options, CLI_WITH_MODEL, run
+    "noema classify --labels \"a cat,a dog\" photo.jpg", options, CLI_WITH_MODEL, run
 };

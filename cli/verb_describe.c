@@ -78,7 +78,7 @@ static int open_all(job *j)
     o.lists = cli_str(j->c, "lists", NULL);
     o.cache = cli_str(j->c, "cache", NULL);
     o.language = cli_str(j->c, "language", "en");
-    o.model_name = cli_str(j->c, "model", NULL);
+    o.model_name = cli_model_name(j->c);
     o.chunk_size = (int)cli_int(j->c, "chunk-size", o.chunk_size);
     o.flavor_intermediate_count = (int)cli_int(j->c, "flavor-intermediate-count", o.flavor_intermediate_count);
     o.compat = cli_flag(j->c, "compat");
@@ -248,5 +248,5 @@ const cli_verb cli_verb_describe = {
     "describe", "the prompt that CLIP finds nearest to a picture", "[options] -m CLIP --caption TEXT|--caption-model BLIP IMAGE...",
     "CLIP Interrogator: a caption and phrases from lists, chosen so that the cosine of prompt and picture rises. Prints\n"
     "{\"input\",\"prompt\",\"score\"}. negative needs no caption: it collects what the picture is not.",
-    "noema describe -m ViT-L-14/openai --mode fast --caption \"a cat on a chair\" cat.jpg", options, CLI_WITH_MODEL, run
+    "noema describe --mode fast --caption \"a cat on a chair\" cat.jpg", options, CLI_WITH_MODEL, run
 };

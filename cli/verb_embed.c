@@ -351,5 +351,5 @@ const cli_verb cli_verb_embed = {
     "F.npy.json says which model, preprocessing and type made them, F.npy.inputs.jsonl which row is whose (failed inputs have none).\n"
     "A BLIP-2 picture has a vector per query: a list of vectors, [n, queries, dim] in --out (texts and pictures in separate calls).\n"
     "INPUT: pictures, folders with -r, - for one path per line on stdin, .npy tensors [n,3,H,W] as the model gets them.",
-    "noema embed -m ViT-B/32 --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
+    "noema embed --text \"a photo of a cat\"", options, CLI_WITH_MODEL, run
 };

@@ -71,25 +71,25 @@ const cli_verb cli_verb_eval_zeroshot = {
     "Prints one JSON object (one per model) with acc1, acc5, mean_per_class_recall and more; a table on a terminal. Class vectors are\n"
     "template embeddings normalised, averaged, normalised again. Labels that are numbers need --classes or --prompts; folders match\n"
     "the names, else their order. Without a model: --images, --texts and --labels, or --scores and --labels.",
-    "noema eval zeroshot -m ViT-B-32/openai --classes cifar10.txt --templates openai cifar10-test.parquet", zeroshot_options, CLI_WITH_MODEL, run_zeroshot
+    "noema eval zeroshot --classes cifar10.txt --templates openai cifar10-test.parquet", zeroshot_options, CLI_WITH_MODEL, run_zeroshot
 };
 const cli_verb cli_verb_eval_retrieval = {
     "eval retrieval", "recall of pictures by text and of texts by picture", "[options] -m MODEL [-m MODEL]... DATA...",
     "text_retrieval: a picture asks, right if any of its texts is among the first k. image_retrieval: a text asks. Without a model:\n"
     "--images and --texts, or --scores.",
-    "noema eval retrieval -m ViT-B-32/openai --image-dir val2017 captions_val2017.json", retrieval_options, CLI_WITH_MODEL, run_retrieval
+    "noema eval retrieval --image-dir val2017 captions_val2017.json", retrieval_options, CLI_WITH_MODEL, run_retrieval
 };
 const cli_verb cli_verb_eval_probe = {
     "eval probe", "accuracy of logistic regression on picture features", "[options] -m MODEL --train-data FILE|DIR DATA...",
     "The minimum of C * sum of cross-entropies + 1/2 |W|^2, bias free, over the features before the projection. Without a model:\n"
     "--train-images, --train-labels, --images, --labels.",
-    "noema eval probe -m ViT-B-32/openai --train-data train.parquet test.parquet", probe_options, CLI_WITH_MODEL, run_probe
+    "noema eval probe --train-data train.parquet test.parquet", probe_options, CLI_WITH_MODEL, run_probe
 };
 const cli_verb cli_verb_eval_knn = {
     "eval knn", "accuracy of the k nearest training pictures", "[options] -m MODEL --train-data FILE|DIR DATA...",
     "Weighted votes as in DINO's code, or a plain majority with --temperature 0; of equal votes the lowest class. Without a model:\n"
     "--train-images, --train-labels, --images, --labels.",
-    "noema eval knn -m ViT-B-32/openai --train-data train.parquet test.parquet", knn_options, CLI_WITH_MODEL, run_knn
+    "noema eval knn --train-data train.parquet test.parquet", knn_options, CLI_WITH_MODEL, run_knn
 };
 const cli_verb cli_verb_eval_geometry = {
     "eval geometry", "alignment, uniformity, modality gap, effective rank, hubness", "[options] -m MODEL [-m MODEL]... DATA...",
@@ -99,5 +99,5 @@ const cli_verb cli_verb_eval_geometry = {
 const cli_verb cli_verb_eval_composition = {
     "eval composition", "captions that differ in who does what: SugarCrepe, Winoground, ARO", "[options] -m MODEL [-m MODEL]... FILE.json...",
     "A tie is wrong. Winoground rows (image_0, image_1, caption_0, caption_1) give text, image and group scores. Without a model: --scores.",
-    "noema eval composition -m ViT-B-32/openai --image-dir val2017 swap_obj.json", composition_options, CLI_WITH_MODEL, run_composition
+    "noema eval composition --image-dir val2017 swap_obj.json", composition_options, CLI_WITH_MODEL, run_composition
 };

@@ -144,8 +144,10 @@ static int finetune(cli *c, const cli_names *labels, const cli_names *templates)
         return cli_usage(c, "--shots, --seeds: expected at least 1 (at most 1000 seeds)");
     if (seeds > 1 && o.train.resume && strcmp(o.train.resume, "latest"))
         return cli_usage(c, "--resume %s: several seeds go on from their own `latest` only", o.train.resume);
-    if (!o.train.train_data || !o.train.model)
-        return cli_usage(c, "expected -m MODEL and --train-data FILE");
+    if (!o.train.train_data)
+        return cli_usage(c, "expected --train-data FILE");
+    if (!o.train.model)
+        o.train.model = NOEMA_BUILTIN_MODEL;
     if (!cli_context(c))
         return CLI_NOTHING_DONE;
     if (seeds > 1)

@@ -244,5 +244,5 @@ const cli_verb cli_verb_match = {
     "Prints {\"images\":[...],\"texts\":[...],\"scores\":[[...]],\"probs\":[[...]]}, rows are images: the model's logits, and their softmax\n"
     "over the texts (SigLIP: sigmoids). BLIP: cosines and their softmax (null where the file has no temperature), or with --head itm the\n"
     "match logits and their probabilities. A NLVR2 file takes two --image as one pair: one row, logit and probability of \"True\".",
-    "noema match -m ViT-B/32 --image photo.jpg --text \"a cat\" --text \"a dog\"", options, CLI_WITH_MODEL | CLI_NO_INPUTS, run
+    "noema match --image photo.jpg --text \"a cat\" --text \"a dog\"", options, CLI_WITH_MODEL | CLI_NO_INPUTS, run
 };

@@ -133,7 +133,7 @@ static int run_info(cli *c)
 }
 
 const cli_verb cli_verb_models_info = {
-    "models info", "what a model is and how its checkpoint filled it", "-m MODEL", "A JSON object, or a table on a terminal.", "noema models info -m ViT-B/32",
+    "models info", "what a model is and how its checkpoint filled it", "-m MODEL", "A JSON object, or a table on a terminal.", "noema models info",
     NULL, CLI_WITH_MODEL | CLI_NO_INPUTS, run_info
 };
 
@@ -184,7 +184,7 @@ const cli_verb cli_verb_models_convert = {
     "Writes open_clip_model.safetensors, open_clip_config.json and the tokenizer's files (hf and sentence encoders: model.safetensors,\n"
     "config.json), so that open_clip or transformers, and noema, open the folder. --dtype is the type of the stored matrices.\n"
     "Tokenizer files are copied as they are: CLIP's merge list serves open_clip and noema, transformers needs its own tokenizer.json.",
-    "noema models convert -m ViT-B/32 --out ./my-model", convert_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_convert
+    "noema models convert --out ./my-model", convert_options, CLI_WITH_MODEL | CLI_NO_INPUTS, run_convert
 };
 
 static const cli_option new_options[] = {

@@ -34,9 +34,7 @@ static int open_model(cli *c, noema_model **m, noema_session **s, noema_error *e
 {
     noema_model_options mo;
     noema_context *ctx;
-    const char *name = cli_str(c, "model", NULL);
-    if (!name)
-        return cli_usage(c, "expected -m MODEL");
+    const char *name = cli_model_name(c);
     if (!cli_model_options(c, &mo))
         return CLI_USAGE;
     if (!cli_str(c, "dtype", NULL))

@@ -75,6 +75,13 @@ typedef struct noema_convert_options {
 NOEMA_API void noema_convert_options_default(noema_convert_options *o);
 NOEMA_API noema_status noema_dataset_convert(noema_dataset *d, const char *dir, const noema_convert_options *o, noema_error *err);
 
+/* Where Debian's unicode-cldr-core puts the annotations, LANGUAGE.xml. */
+#define NOEMA_EMOJI_ANNOTATIONS "/usr/share/unicode/cldr/common/annotations"
+
+/* For the emoji_uXXXX.png of DIR that the first of the CLDR annotation files names, a line in OUT, tabs between: picture, "emoji:XXXX", the
+ * name in each file's language, the keywords in each ("|" between them). n_rows may be NULL. */
+NOEMA_API noema_status noema_data_emoji_names(const char *dir, const char *const *files, size_t n_files, const char *out, size_t *n_rows, noema_error *err);
+
 #ifdef __cplusplus
 }
 #endif

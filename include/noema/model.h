@@ -44,6 +44,10 @@ typedef struct noema_model_options {
 
 NOEMA_API void noema_model_options_default(noema_model_options *o);
 
+/* The model that comes with noema (docs/models/noema-mini.md), as a name. It is looked for in $NOEMA_DATA_DIR, beside the installed library
+ * or command (share/noema) and in the source tree. */
+#define NOEMA_BUILTIN_MODEL "noema-mini"
+
 /* `name`: a file, a folder (Hugging Face layout), a built-in or registered name, "ViT-B-32/laion2b_s34b_b79k" (open_clip),
  * "ViT-B/32" (OpenAI) or "hf-hub:org/name[@rev]". `o` may be NULL. */
 NOEMA_API noema_status noema_model_open(noema_model **model, noema_context *ctx, const char *name, const noema_model_options *o, noema_error *err);

@@ -53,6 +53,8 @@ typedef struct nm_located {
     json_t *config;         /* or NULL */
     char *pretrained;       /* open_clip tag, or NULL */
 } nm_located;
+/* Where NOEMA_BUILTIN_MODEL lies, malloc'd; NULL: nowhere. */
+char *nm_builtin_folder(void);
 noema_status nm_locate(nm_located *l, const char *name, const noema_model_options *o, noema_error *err);
 void nm_located_free(nm_located *l);
 /* The tokenizer beside a checkpoint or in the known places; malloc'd or NULL. */

@@ -63,7 +63,7 @@ def help_texts():
 
 
 def usage():
-    for args in (["embed", "--text", "a"], ["models", "info"], [], ["nosuch"], ["inspect"], ["inspect", "nosuch"], ["embed"], ["embed", "--text"], ["embed", "--dtype", "f64", "--text", "a"],
+    for args in ([], ["nosuch"], ["inspect"], ["inspect", "nosuch"], ["embed"], ["embed", "--text"], ["embed", "--dtype", "f64", "--text", "a"],
                  ["embed", "--threads", "many", "--text", "a"], ["embed", "--threads=-1", "--text", "a"], ["embed", "--device", "gpu", "--text", "a"],
                  ["embed", "--resume", "--text", "a"], ["embed", "--image-size", "x", "--text", "a", *M], ["classify", "x.png"],
                  ["classify", "--labels", "a,b"], ["classify", "--labels", " , ", "x.png"], ["match", "--image", "a.png"], ["match", "--text", "a"],
