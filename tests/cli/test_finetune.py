@@ -365,7 +365,6 @@ def bad_input(tmp):
     for bad in (["--wise-ft", 2], ["--wise-ft", -1], ["--label-smoothing", 1], ["--before", "x"], ["--shots", 0], ["--siglip"], ["--lock-text"],
                 ["--lora-rank", 2, "--unlocked-layers", 1], ["--lora-rank", 2, "--lock-image"]):
         finetune(tmp / "x8", *bad, code=1)
-    noema("finetune", "--train-data", DATA, code=1)
     noema("finetune", *MODEL, code=1)
 
 
