@@ -32,6 +32,8 @@ typedef struct golden_case {
     nm_grad g[MOST];
     const char *w_name[MOST];
     int n_w;
+    nm_weight *held[MOST]; /* copies of them in layers: what is packed there goes with the case */
+    int n_held;
     nm_tensor x[MOST]; /* differentiable inputs */
     const char *x_name[MOST];
     int n_x;
@@ -82,7 +84,7 @@ static nm_tensor input(golden_case *c, const char *name)
     return t.dtype == NM_F32 ? t : nm_cast(c->r, t, NM_F32);
 }
 
-/* A trained parameter, in its stored type; NULL when the case has none. `as`: the name of its operator's declaration, dimension 0 first. */
+/* A trained parameter, in its stored type; NULL when the case has none. */
 static nm_weight *param(golden_case *c, const char *name)
 {
     const nm_wview *v = find(c, "in", name);
@@ -98,8 +100,14 @@ static nm_weight *param(golden_case *c, const char *name)
     return w;
 }
 
-/* Operators take structs of weights: a copy of the case's, whose gradient is the case's. Nothing is packed in it yet. */
-static nm_weight copy_of(const nm_weight *w) { return w ? *w : (nm_weight){ 0 }; }
+/* Layers are structs of weights, in the arena so that they outlive the backward; a field is a copy of the case's parameter and collects its gradient.
+ * Absent where the case has none. */
+static void hold(golden_case *c, nm_weight *field, const char *name)
+{
+    const nm_weight *w = name ? param(c, name) : NULL;
+    *field = w ? *w : (nm_weight){ 0 };
+    c->held[c->n_held++] = field;
+}
 
 static void output(golden_case *c, const char *name, nm_tensor y)
 {
@@ -139,21 +147,12 @@ static void pair(const json_t *j, int fallback, int out[2])
 
 /* ---- operators: from the case's inputs to its outputs ---- */
 
-static nm_linear_w linear_w(golden_case *c, const char *w, const char *b)
-{
-    nm_linear_w l = { .weight = copy_of(param(c, w)) };
-    if (b)
-        l.bias = copy_of(param(c, b));
-    return l;
-}
-
-/* The struct of a layer must outlive the backward. */
-#define KEEP(c, type, ...) ((type *)nm_save_((c)->r, &(type){ __VA_ARGS__ }, sizeof(type)))
-
 static nm_tensor apply_linear(golden_case *c, nm_tensor x, const char *w, const char *b)
 {
-    nm_linear_w l = linear_w(c, w, b);
-    return nm_linear(c->r, x, nm_save_(c->r, &l, sizeof l), (nm_epilogue){ .f32 = true });
+    nm_linear_w *l = nm_scratch(c->r, sizeof *l);
+    hold(c, &l->weight, w);
+    hold(c, &l->bias, b);
+    return nm_linear(c->r, x, l, (nm_epilogue){ .f32 = true });
 }
 
 static void op_linear(golden_case *c) { output(c, "y", apply_linear(c, input(c, "x"), "w", "b")); }
@@ -196,8 +195,10 @@ static void op_gated_gelu(golden_case *c)
 
 static nm_norm_w *norm_w(golden_case *c)
 {
-    nm_norm_w n = { copy_of(param(c, "w")), copy_of(param(c, "b")) };
-    return nm_save_(c->r, &n, sizeof n);
+    nm_norm_w *n = nm_scratch(c->r, sizeof *n);
+    hold(c, &n->weight, "w");
+    hold(c, &n->bias, "b");
+    return n;
 }
 
 static void op_layernorm(golden_case *c)
@@ -221,8 +222,10 @@ static void op_groupnorm(golden_case *c)
 static void op_batchnorm(golden_case *c)
 {
     nm_tensor x = to_nhwc(c, input(c, "x"));
-    nm_batchnorm_w *bn = KEEP(c, nm_batchnorm_w, .weight = copy_of(param(c, "w")));
-    bn->bias = copy_of(param(c, "b"));
+    nm_batchnorm_w *bn = nm_scratch(c->r, sizeof *bn);
+    memset(bn, 0, sizeof *bn);
+    hold(c, &bn->weight, "w");
+    hold(c, &bn->bias, "b");
     nm_tensor mean = constant(c, "mean"), var = constant(c, "var");
     bn->running_mean = (nm_weight){ .shape = NM_SHAPE(6), .n_parts = 1, .f32 = mean.data };
     bn->running_var = (nm_weight){ .shape = NM_SHAPE(6), .n_parts = 1, .f32 = var.data };
@@ -477,9 +480,12 @@ static void op_bert_attention(golden_case *c)
 static void op_window_attention(golden_case *c)
 {
     nm_tensor x = input(c, "x");
-    nm_window_w *w = KEEP(c, nm_window_w, .qkv = linear_w(c, "qkv_w", "qkv_b"));
-    w->proj = linear_w(c, "proj_w", "proj_b");
-    w->table = copy_of(param(c, "table"));
+    nm_window_w *w = nm_scratch(c->r, sizeof *w);
+    hold(c, &w->qkv.weight, "qkv_w");
+    hold(c, &w->qkv.bias, "qkv_b");
+    hold(c, &w->proj.weight, "proj_w");
+    hold(c, &w->proj.bias, "proj_b");
+    hold(c, &w->table, "table");
     output(c, "y", nm_window_attention(c->r, x, w, 2, 3, (int)json_integer_value(attr(c, "shift"))));
 }
 
@@ -662,6 +668,8 @@ static void run_case(const json_t *json, const nm_weights *file, int threads)
         compare(&c, "grad", c.x_name[i], nm_grad_read(&c.x[i]));
     for (int i = 0; i < c.n_w; i++)
         compare(&c, "grad", c.w_name[i], c.g[i].data);
+    for (int i = 0; i < c.n_held; i++)
+        nm_weight_changed(c.held[i]);
     for (int i = 0; i < c.n_w; i++) {
         nm_free(c.g[i].data);
         nm_weight_free(&c.w[i]);
@@ -706,7 +714,8 @@ static void test_patch_embed(void **state)
     r.tape = nm_tape_new();
     golden_case c = { .r = &r, .name = "patch_conv_nobias", .file = w };
     nm_tensor x = constant(&c, "x");
-    nm_linear_w conv = { .weight = copy_of(param(&c, "w")) };
+    nm_linear_w conv = { 0 };
+    hold(&c, &conv.weight, "w");
     nm_tensor y = nm_patch_embed(&r, x, &conv);
     const double *out = find(&c, "out", "y")->data, *dw = find(&c, "grad", "w")->data;
     nm_wview_copy_f32(find(&c, "gout", "y"), nm_grad_data(&r, &y));
