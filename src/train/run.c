@@ -349,6 +349,10 @@ static noema_status loop(run *r)
 {
     int64_t total = r->t->o.schedule.total;
     noema_status s = NOEMA_OK;
+    if (r->t->step == total) { /* killed between the last checkpoint and what is written from it */
+        s = save_model_folder(r);
+        return s == NOEMA_OK ? nm_curves_write(r->folder, r->err) : s;
+    }
     while (s == NOEMA_OK && r->t->step < total) {
         int64_t step = r->t->step;
         double start = now(), waited = 0;
