@@ -277,7 +277,9 @@ def bad_input():
         r = run("eval", *args)
         exits(r, 3, f"eval {args}")
         contains(r.err, message, f"eval {args}")
-    exits(run("eval", "caption", "--references", refs), 1, "caption without a model")
+    r = run("eval", "caption", "--references", refs)
+    exits(r, 3, "caption without a model: the built-in one does not caption")
+    contains(r.err, "writes no captions", "caption without a model")
 
 
 for part in (small_captions, meteor, golden_captions, vqa, nlvr, with_blip, clipscore, bad_input):
