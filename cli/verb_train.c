@@ -132,6 +132,8 @@ int cli_train_end(cli *c, noema_status s, const cli_train_view *v, const noema_e
 {
     if (v->failed)
         cli_warn(c, "%lld pictures could not be read and were replaced by other rows", (long long)v->failed);
+    if (noema_train_rank() > 0 && strstr(err->message, "another rank has failed"))
+        return s == NOEMA_E_ARGUMENT ? CLI_USAGE : CLI_NOTHING_DONE; /* that one says why */
     if (s == NOEMA_E_CANCELLED) {
         cli_warn(c, "%s; --resume latest goes on", err->message);
         return CLI_INTERRUPTED;
@@ -174,6 +176,8 @@ static int run(cli *c)
     cli_names_free(&templates);
     if (code != CLI_OK)
         return code;
+    if (noema_train_rank() > 0)
+        return CLI_OK;
     cli_buf line = { 0 };
     cli_puts(&line, "{\"run\":");
     char *folder = cli_text("%s/%s", o.logs, o.name);

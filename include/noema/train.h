@@ -96,6 +96,9 @@ NOEMA_API noema_status noema_train_recipe(noema_train_options *o, const char *re
 /* Runs to the end of the last epoch. Writes LOGS/NAME: config.json, log.jsonl, curves.svg, checkpoints/epoch_N.pt (open_clip's layout),
  * the model as open_clip_model.safetensors (with LoRA: merged) and lora.safetensors, the adapters alone.
  * NOEMA_E_FORMAT with the step and layer in the message when the loss or a gradient is not finite: what was written before stays. */
+/* Started by `mpirun -n R` (where the build has MPI): batch_size is that of all R processes, each takes its R-th part of every batch; features
+ * are gathered, gradients averaged, and rank 0 writes the run. The trajectory is that of one process. */
+NOEMA_API int noema_train_rank(void); /* of this process; 0 alone */
 NOEMA_API noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema_error *err);
 
 /* ---- fine-tuning a classifier ---- */

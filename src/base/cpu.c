@@ -118,6 +118,9 @@ int nm_cpu_count(void)
 {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const char *ranks = getenv("OMPI_COMM_WORLD_LOCAL_SIZE"); /* processes of mpirun here; those it did not bind share the processors */
+    if (ranks && atoi(ranks) > 1 && n == (int)sysconf(_SC_NPROCESSORS_ONLN))
+        n = n / atoi(ranks);
     int quota = cgroup_quota();
     if (quota > 0 && quota < n)
         n = quota;

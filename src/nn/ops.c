@@ -151,6 +151,11 @@ float *nm_weight_grad_out(nm_run *r, const nm_weight *w, bool *add)
     *add = true;
     if (!g)
         return NULL;
+    if (g->busy) {
+        nm_run_fail(r, NOEMA_E_INTERNAL, "a gradient is added to while the ranks sum it");
+        return NULL;
+    }
+    g->touched = r->backwards;
     if (!g->data) {
         g->n = (size_t)nm_shape_numel(w->shape);
         g->keep = g->stale = true;

@@ -30,6 +30,9 @@ typedef struct nm_run {
     bool mapped_weights;  /* products read weights as they are stored; no packed copies are made */
     nm_rng rng;
     const nm_keep *keep;  /* of the pictures of the next forward; NULL: every patch. Models with nm_model.patches heed it */
+    uint64_t backwards;   /* backward functions run since it was set to 0 */
+    void (*after_backward)(struct nm_run *r, void *user); /* after each of them; or NULL */
+    void *after_user;
     nm_observe_fn *observe;
     void *observe_user;
     char observe_prefix[96]; /* e.g. "visual." */

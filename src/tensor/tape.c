@@ -185,8 +185,11 @@ static void backward_to(nm_run *r, size_t first)
         node nd = t->nodes[i];
         nm_arena_mark m = nm_arena_get_mark(r->arena);
         t->n = i;
+        r->backwards++;
         if (nd.out && nd.out->data)
             nd.fn(r, nd.saved);
+        if (r->after_backward)
+            r->after_backward(r, r->after_user);
         nm_arena_rewind(r->arena, m);
         bool shared = i > first && t->nodes[i - 1].out == nd.out; /* an in-place operator continues the same value */
         if (nd.out && nd.out->data && !nd.out->keep && !shared) {

@@ -14,6 +14,8 @@ typedef struct nm_grad {
     size_t n;         /* elements of the whole buffer */
     bool keep;        /* weights and inputs: not given back after use */
     bool stale;       /* of weights: data is of an earlier step and counts as zeros */
+    bool busy;        /* weights: a sum over the ranks is on its way, nothing may be added */
+    uint64_t touched; /* weights: nm_run.backwards when something was last added */
 } nm_grad;
 
 typedef void nm_backward_fn(nm_run *r, void *saved);

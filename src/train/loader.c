@@ -38,6 +38,7 @@ struct nm_loader {
     nm_row *row;
     const nm_tokenizer *tokenizer; /* NULL: rows have ids, or texts are not asked for */
     nm_tok_scratch **tok;
+    int64_t local, first; /* rows that this loader fills of every batch, and where they begin in it */
     int64_t n_keep;   /* patches that the data keeps of every picture; 0: it names none */
     int64_t max_ids;  /* the model's context length */
     int32_t *ids;     /* [batch, max_ids] of the batch in preparation */
@@ -161,12 +162,12 @@ static noema_status take_text(nm_loader *l, int worker, const nm_row *row, int64
 /* Place i of a step: which pass over the rows, and where in its order. With `samples` epochs begin anywhere in a pass. */
 static int64_t pass_of(const nm_loader *l, int64_t step, int64_t i)
 {
-    return l->o.samples ? (step * l->o.batch + i) / l->n : step / l->steps;
+    return l->o.samples ? (step * l->o.batch + l->first + i) / l->n : step / l->steps;
 }
 
 static int64_t place_of(const nm_loader *l, int64_t step, int64_t i)
 {
-    return l->o.samples ? (step * l->o.batch + i) % l->n : step % l->steps * l->o.batch + i;
+    return l->o.samples ? (step * l->o.batch + l->first + i) % l->n : step % l->steps * l->o.batch + l->first + i;
 }
 
 /* The patches that the data keeps of this row: different ones of the model's grid, as many in every row. */
@@ -227,7 +228,7 @@ static void fill_place(fill_job *j, int64_t i, int worker)
         nm_err_clear(&why);
         noema_status s = nm_dataset_read(l->rows, number, row, &why);
         if (s == NOEMA_OK)
-            s = load_picture(l, worker, row, ((uint64_t)j->step << 24) + (uint64_t)i, out, &why);
+            s = load_picture(l, worker, row, ((uint64_t)j->step << 24) + (uint64_t)(l->first + i), out, &why);
         if (s == NOEMA_E_MISMATCH || s == NOEMA_E_MEMORY) { /* no fault of this row alone */
             failed_job(j, &why);
             return;
@@ -271,7 +272,7 @@ static bool reserve_ids(slot *s, size_t need)
 /* Rows of one class are one group; rows without a class are one where their tokens are equal. */
 static void fill_groups(nm_loader *l, slot *s, const int64_t *rows)
 {
-    for (int64_t i = 0; i < l->o.batch; i++) {
+    for (int64_t i = 0; i < l->local; i++) {
         int64_t label = nm_dataset_label(l->rows, rows[i]), n = s->offsets[i + 1] - s->offsets[i];
         s->group[i] = label >= 0 ? label : -1 - i;
         for (int64_t j = 0; label < 0 && j < i; j++)
@@ -287,7 +288,7 @@ static void fill_groups(nm_loader *l, slot *s, const int64_t *rows)
 static noema_status pack_texts(nm_loader *l, slot *s, const int64_t *rows)
 {
     size_t used = 0;
-    for (int64_t i = 0; i < l->o.batch; i++) {
+    for (int64_t i = 0; i < l->local; i++) {
         size_t n = (size_t)l->n_ids[i];
         s->offsets[i] = (int64_t)used;
         if (!reserve_ids(s, used + n))
@@ -295,7 +296,7 @@ static noema_status pack_texts(nm_loader *l, slot *s, const int64_t *rows)
         memcpy(s->ids + used, l->ids + i * l->max_ids, n * sizeof *s->ids);
         used += n;
     }
-    s->offsets[l->o.batch] = (int64_t)used;
+    s->offsets[l->local] = (int64_t)used;
     if (l->o.groups)
         fill_groups(l, s, rows);
     return NOEMA_OK;
@@ -303,7 +304,7 @@ static noema_status pack_texts(nm_loader *l, slot *s, const int64_t *rows)
 
 static noema_status fill_labels(nm_loader *l, slot *s, const int64_t *rows)
 {
-    for (int64_t i = 0; i < l->o.batch; i++)
+    for (int64_t i = 0; i < l->local; i++)
         if ((s->labels[i] = nm_dataset_label(l->rows, rows[i])) < 0)
             return nm_fail(&s->err, NOEMA_E_FORMAT, "%s: row %lld has no label", nm_dataset_source(l->rows), (long long)rows[i]);
     return NOEMA_OK;
@@ -312,17 +313,17 @@ static noema_status fill_labels(nm_loader *l, slot *s, const int64_t *rows)
 static void prepare(nm_loader *l, slot *s, int64_t step)
 {
     nm_err_clear(&s->err);
-    int64_t *rows = nm_malloc_array((size_t)l->o.batch, sizeof *rows);
+    int64_t *rows = nm_malloc_array((size_t)l->local, sizeof *rows);
     fill_job j = { .l = l, .s = s, .step = step, .rows = rows };
     if (!rows) {
         s->status = nm_fail(&s->err, NOEMA_E_MEMORY, "out of memory: batch");
     } else {
         s->status = NOEMA_OK;
-        for (int64_t i = 0; i < l->o.batch; i++) {
+        for (int64_t i = 0; i < l->local; i++) {
             order_epoch(l, pass_of(l, step, i));
             rows[i] = l->order[place_of(l, step, i)];
         }
-        nm_parallel_for(l->pool, l->o.batch, 4, fill_places, &j);
+        nm_parallel_for(l->pool, l->local, 4, fill_places, &j);
         if (s->status == NOEMA_OK)
             s->status = l->o.labels ? fill_labels(l, s, rows) : pack_texts(l, s, rows);
     }
@@ -366,8 +367,8 @@ static bool allocate(nm_loader *l)
     l->image_floats = 3 * (int64_t)m->image_height * m->image_width;
     l->max_ids = m->context_length > 0 ? m->context_length : 512;
     l->order = nm_malloc_array((size_t)l->n, sizeof *l->order);
-    l->ids = nm_malloc_array((size_t)(l->o.batch * l->max_ids), sizeof *l->ids);
-    l->n_ids = nm_malloc_array((size_t)l->o.batch, sizeof *l->n_ids);
+    l->ids = nm_malloc_array((size_t)(l->local * l->max_ids), sizeof *l->ids);
+    l->n_ids = nm_malloc_array((size_t)l->local, sizeof *l->n_ids);
     l->row = calloc((size_t)workers, sizeof *l->row);
     l->tok = calloc((size_t)workers, sizeof *l->tok);
     l->scratch = calloc((size_t)workers, sizeof *l->scratch);
@@ -378,11 +379,11 @@ static bool allocate(nm_loader *l)
         ok = (l->scratch[i] = nm_preprocess_scratch_new()) != NULL && (!l->tokenizer || (l->tok[i] = noema_tokenizer_scratch_new(l->tokenizer)) != NULL);
     for (int i = 0; ok && i < 2; i++) {
         l->slot[i].step = -1;
-        l->slot[i].images = nm_alloc((size_t)(l->o.batch * l->image_floats) * sizeof(float));
-        l->slot[i].offsets = nm_malloc_array((size_t)l->o.batch + 1, sizeof(int64_t));
-        l->slot[i].labels = nm_malloc_array((size_t)l->o.batch, sizeof(int64_t));
-        l->slot[i].keep = nm_malloc_array((size_t)(l->o.batch * l->n_keep) + 1, sizeof(int32_t));
-        l->slot[i].group = nm_malloc_array((size_t)l->o.batch, sizeof(int64_t));
+        l->slot[i].images = nm_alloc((size_t)(l->local * l->image_floats) * sizeof(float));
+        l->slot[i].offsets = nm_malloc_array((size_t)l->local + 1, sizeof(int64_t));
+        l->slot[i].labels = nm_malloc_array((size_t)l->local, sizeof(int64_t));
+        l->slot[i].keep = nm_malloc_array((size_t)(l->local * l->n_keep) + 1, sizeof(int32_t));
+        l->slot[i].group = nm_malloc_array((size_t)l->local, sizeof(int64_t));
         ok = l->slot[i].images && l->slot[i].offsets && l->slot[i].labels && l->slot[i].keep && l->slot[i].group;
     }
     return ok;
@@ -440,6 +441,8 @@ noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset
     if (!l)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
     *l = (nm_loader){ .model = model, .rows = rows, .o = *o, .order_epoch = -1, .wanted = -1, .n = o->pick ? o->n_pick : nm_dataset_count(rows) };
+    l->local = o->batch / (o->ranks > 0 ? o->ranks : 1);
+    l->first = l->local * o->rank;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     noema_status s = check_rows(l, err);
@@ -534,7 +537,7 @@ noema_status nm_loader_get(nm_loader *l, int64_t step, nm_pair_batch *b, double 
     *waited_s += now() - start;
     if (s->status != NOEMA_OK)
         return nm_fail(err, s->status, "%s", s->err.message);
-    *b = (nm_pair_batch){ .n = l->o.batch, .images = s->images, .texts = { .n = l->o.batch, .offsets = s->offsets, .ids = s->ids, .pad_id = -1 },
+    *b = (nm_pair_batch){ .n = l->local, .first = l->first, .images = s->images, .texts = { .n = l->local, .offsets = s->offsets, .ids = s->ids, .pad_id = -1 },
                           .labels = l->o.labels ? s->labels : NULL, .group = l->o.groups ? s->group : NULL, .keep = { s->keep, l->n_keep } };
     return NOEMA_OK;
 }

@@ -12,7 +12,8 @@
 typedef struct nm_loader nm_loader;
 
 typedef struct nm_loader_options {
-    int64_t batch;        /* rows per step */
+    int64_t batch;        /* rows per step, of all ranks */
+    int rank, ranks;      /* this loader fills rows [rank b / ranks, (rank + 1) b / ranks) of every batch; ranks 0: all */
     uint64_t seed;
     bool shuffle, augment;
     nm_augment augmentation;

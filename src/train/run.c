@@ -36,6 +36,8 @@ typedef struct run {
     nm_dataset *rows;
     nm_class_texts *captions;
     nm_loader *loader;
+    nm_ranks ranks; /* rank 0 writes the run's files */
+    bool agreed;    /* a failure that all ranks know of */
     char *folder, *checkpoints, *log_path, *skipped_path;
     FILE *log;
     int64_t steps_per_epoch;
@@ -281,7 +283,7 @@ static noema_status cut_log(run *r, int64_t step)
 {
     char *text = NULL;
     size_t size = 0, keep = 0;
-    if (!nm_file_exists(r->log_path))
+    if (r->ranks.rank > 0 || !nm_file_exists(r->log_path))
         return NOEMA_OK;
     noema_status s = nm_read_file(&text, &size, r->log_path, (size_t)1 << 32, r->err);
     for (size_t at = 0; s == NOEMA_OK && at < size;) {
@@ -329,6 +331,8 @@ static double now(void)
 
 static noema_status log_step(run *r, int64_t step, const nm_step_result *x)
 {
+    if (r->ranks.rank > 0)
+        return NOEMA_OK;
     fprintf(r->log, "{\"step\":%lld,\"epoch\":%lld,\"lr\":%.17g,\"loss\":%.9g,\"grad_norm\":%.9g,\"logit_scale\":%.9g}\n", (long long)step,
             (long long)(step / r->steps_per_epoch), x->lr, x->loss, x->grad_norm, x->logit_scale);
     if (fflush(r->log) != 0)
@@ -342,7 +346,15 @@ static int report(run *r, int64_t step, const nm_step_result *x, double seconds,
                            .loss = x->loss, .grad_norm = x->grad_norm, .logit_scale = x->logit_scale,
                            .samples_per_second = (double)(r->o.batch_size * r->o.accum_freq) / (seconds > 0 ? seconds : 1e-9),
                            .data_wait = seconds > 0 ? waited / seconds : 0, .flops_per_second = seconds > 0 ? x->flops / seconds : 0, .peak = r->peak };
-    return r->o.progress ? r->o.progress(r->o.progress_user, &p) : 0;
+    return r->o.progress && r->ranks.rank == 0 ? r->o.progress(r->o.progress_user, &p) : 0;
+}
+
+/* The same outcome on every rank: where one fails, all end; those without a failure of their own leave it to that one to say why. */
+static noema_status agree(run *r, noema_status s)
+{
+    int worst = nm_ranks_most(&r->ranks, -(int)s);
+    r->agreed = worst != 0;
+    return s == NOEMA_OK && worst ? nm_fail(r->err, (noema_status)-worst, "another rank has failed") : s;
 }
 
 static noema_status loop(run *r)
@@ -350,22 +362,25 @@ static noema_status loop(run *r)
     int64_t total = r->t->o.schedule.total;
     noema_status s = NOEMA_OK;
     if (r->t->step == total) { /* killed between the last checkpoint and what is written from it */
-        s = save_model_folder(r);
-        return s == NOEMA_OK ? nm_curves_write(r->folder, r->err) : s;
+        s = r->ranks.rank == 0 ? save_model_folder(r) : NOEMA_OK;
+        return s == NOEMA_OK && r->ranks.rank == 0 ? nm_curves_write(r->folder, r->err) : s;
     }
     while (s == NOEMA_OK && r->t->step < total) {
         int64_t step = r->t->step;
         double start = now(), waited = 0;
         nm_pair_batch b;
         nm_step_result x;
-        s = nm_loader_get(r->loader, step, &b, &waited, r->err);
+        s = agree(r, nm_loader_get(r->loader, step, &b, &waited, r->err));
         if (s == NOEMA_OK)
             s = nm_trainer_step(r->t, &b, &x, r->err);
+        r->agreed = r->agreed || s == NOEMA_E_FORMAT; /* NaN: loss and gradients are those of all ranks */
         if (s == NOEMA_OK)
             s = log_step(r, step, &x);
         bool stop = s == NOEMA_OK && report(r, step, &x, now() - start, waited) != 0;
+        stop = s == NOEMA_OK && nm_ranks_most(&r->ranks, stop) != 0;
         if (s == NOEMA_OK)
-            s = save_what_is_due(r, stop);
+            s = agree(r, r->ranks.rank > 0 ? NOEMA_OK : save_what_is_due(r, stop));
+        r->agreed = r->agreed || stop;
         if (stop)
             return s == NOEMA_OK ? nm_fail(r->err, NOEMA_E_CANCELLED, "stopped after step %lld", (long long)step) : s;
     }
@@ -389,9 +404,14 @@ static noema_status prepare(run *r)
     if (s == NOEMA_OK && r->job)
         s = r->job->opened(r->job->self, r->model, r->rows, &r->o, &to, r->err);
     to.accum = r->o.accum_freq;
-    nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment, .flip_crops = r->o.recipe != NULL,
+    to.ranks = r->ranks;
+    if (s == NOEMA_OK && r->o.unicl && r->ranks.size > 1)
+        s = nm_fail(r->err, NOEMA_E_UNSUPPORTED, "--unicl compares rows of one process only: run it without mpirun");
+    if (s == NOEMA_OK && r->o.batch_size % r->ranks.size)
+        s = nm_fail(r->err, NOEMA_E_ARGUMENT, "--batch-size %lld is no multiple of %d processes", (long long)r->o.batch_size, r->ranks.size);
+    nm_loader_options lo = { .batch = r->o.batch_size * r->o.accum_freq, .rank = r->ranks.rank, .ranks = r->ranks.size, .seed = r->o.seed, .shuffle = !r->o.no_shuffle, .augment = !r->o.no_augment, .flip_crops = r->o.recipe != NULL,
                              .labels = to.task == &nm_task_labels, .pick = r->job ? r->job->pick : NULL, .n_pick = r->job ? r->job->n_pick : 0,
-                             .samples = r->o.train_num_samples, .max_skipped = r->o.max_skipped, .ledger = r->skipped_path, .workers = (int)r->o.workers,
+                             .samples = r->o.train_num_samples, .max_skipped = r->o.max_skipped, .ledger = r->ranks.rank == 0 ? r->skipped_path : NULL, .workers = (int)r->o.workers,
                              .groups = r->o.unicl != 0, .failed = r->o.failed, .failed_user = r->o.failed_user };
     nm_augment_default(&lo.augmentation);
     if (r->o.recipe) { /* FLIP's crops and mirrors; pictures of its own preprocessing take them another way (loader.c) */
@@ -417,11 +437,11 @@ static noema_status prepare(run *r)
         s = nm_lora_load(r->t->lora, r->o.lora, r->ctx->pool, r->err);
     if (s == NOEMA_OK)
         s = nm_mkdirs(r->checkpoints, r->err);
-    if (s == NOEMA_OK && !r->o.resume && nm_file_exists(r->log_path))
+    if (s == NOEMA_OK && r->ranks.rank == 0 && !r->o.resume && nm_file_exists(r->log_path))
         s = nm_fail(r->err, NOEMA_E_ARGUMENT, "%s holds a run already: --resume latest goes on with it, another --name starts a new one", r->folder);
     if (s == NOEMA_OK)
         s = resume(r);
-    if (s != NOEMA_OK)
+    if (s != NOEMA_OK || r->ranks.rank > 0)
         return s;
     json_t *config = options_json(&r->o, &to, to.schedule.total);
     if (r->job && r->job->describe)
@@ -438,7 +458,9 @@ static noema_status prepare(run *r)
 noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, nm_job *job, noema_error *err)
 {
     run r = { .o = *o, .ctx = ctx, .job = job, .err = err };
-    noema_status s = NOEMA_OK;
+    noema_status s = nm_ranks_open(&r.ranks, err);
+    if (s != NOEMA_OK)
+        return s;
     r.folder = nm_path_join(o->logs, o->name);
     r.log_path = r.folder ? in_folder(&r, "log.jsonl") : NULL;
     r.skipped_path = r.folder ? in_folder(&r, "skipped.jsonl") : NULL;
@@ -447,12 +469,14 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", o->name);
     if (s == NOEMA_OK)
         s = prepare(&r);
+    s = agree(&r, s);
     if (s == NOEMA_OK)
         s = loop(&r);
-    if (s == NOEMA_OK && job && job->finished)
+    if (s == NOEMA_OK && job && job->finished && r.ranks.rank == 0)
         s = job->finished(job->self, r.t, r.folder, err);
     if (r.log && fclose(r.log) != 0 && s == NOEMA_OK)
         s = nm_fail(err, NOEMA_E_IO, "%s: cannot write", r.log_path);
+    nm_ranks_close(&r.ranks, s == NOEMA_OK || r.agreed);
     nm_loader_free(r.loader);
     nm_trainer_free(r.t);
     nm_class_texts_free(r.captions);
@@ -471,3 +495,5 @@ noema_status noema_train(noema_context *ctx, const noema_train_options *o, noema
         return nm_fail(err, NOEMA_E_ARGUMENT, "training needs --train-data FILE");
     return nm_run_training(ctx, o, NULL, err);
 }
+
+int noema_train_rank(void) { return nm_ranks_mine(); }

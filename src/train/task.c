@@ -1,6 +1,9 @@
 /* task.c - see task.h. */
 #include "train/task.h"
 
+#include <math.h>
+#include <string.h>
+
 #include "nn/ops.h"
 #include "train/loss.h"
 #include "train/trainer.h"
@@ -65,13 +68,50 @@ static void scalar_grad(nm_trainer *t, nm_train_param *p, double d)
     }
 }
 
+/* The ranks' features beside each other, [size n, dim], and room for their gradients, zeroed. */
+static bool gather(nm_trainer *t, int64_t n, int64_t dim, const float *mine, float **all, float **d)
+{
+    size_t values = (size_t)(t->o.ranks.size * n * dim);
+    *all = nm_scratch(&t->run, values * sizeof **all);
+    *d = nm_scratch(&t->run, values * sizeof **d);
+    if (!*all || !*d)
+        return false;
+    nm_ranks_gather(&t->o.ranks, mine, n * dim, *all);
+    memset(*d, 0, values * sizeof **d);
+    return true;
+}
+
+/* open_clip's --local-loss --gather-with-grad: this rank's rows of both logit matrices against the features of all ranks; gradients of
+ * features go back to the rank they came from. The gradients of parameters are then averaged over the ranks. SigLIP's loss is evaluated
+ * whole on every rank. */
+static nm_pair_loss ranks_loss(nm_trainer *t, int64_t n, int64_t dim, double s, float *const *out, float *const *d)
+{
+    const nm_ranks *ranks = &t->o.ranks;
+    int64_t all_n = n * ranks->size, from = n * ranks->rank;
+    float *all[2], *da[2];
+    nm_pair_loss l = { .loss = NAN };
+    if (!gather(t, n, dim, out[0], &all[0], &da[0]) || !gather(t, n, dim, out[1], &all[1], &da[1]))
+        return l;
+    l = t->o.siglip ? nm_siglip_loss(&t->run, all_n, dim, all[0], all[1], s, (double)t->logit_bias->w->f32[0], da[0], da[1])
+                    : nm_clip_loss(&t->run, all_n, dim, all[0], all[1], s, from, n, da[0], da[1]);
+    for (int k = 0; k < 2; k++) {
+        float share = t->o.siglip ? (float)ranks->size : 1;
+        if (!t->o.siglip)
+            nm_ranks_sum_f32(ranks, da[k], all_n * dim);
+        for (int64_t i = 0; i < n * dim; i++)
+            d[k][i] += share * da[k][from * dim + i];
+    }
+    return l;
+}
+
 static double pairs_loss(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end, float *const *out, float *const *d, bool scalars)
 {
     int64_t dim = t->model->embed_dim, n = end - begin;
     double raw = (double)t->logit_scale->w->f32[0], s = raw;
     if (t->model->scale_clipped) /* inside the graph: no gradient outside */
         s = raw < 0 ? 0 : raw > LN_100 ? LN_100 : raw;
-    nm_pair_loss l = t->o.siglip ? nm_siglip_loss(&t->run, n, dim, out[0], out[1], s, (double)t->logit_bias->w->f32[0], d[0], d[1])
+    nm_pair_loss l = t->o.ranks.size > 1 ? ranks_loss(t, n, dim, s, out, d)
+                     : t->o.siglip ? nm_siglip_loss(&t->run, n, dim, out[0], out[1], s, (double)t->logit_bias->w->f32[0], d[0], d[1])
                      : t->o.unicl && b->group ? nm_unicl_loss(&t->run, n, dim, out[0], out[1], s, b->group + begin, d[0], d[1])
                                  : nm_clip_loss(&t->run, n, dim, out[0], out[1], s, 0, n, d[0], d[1]);
     if (scalars) {

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "nn/ops.h"
+#include "train/gradsum.h"
 #include "train/groups.h"
 #include "train/mask.h"
 
@@ -216,6 +217,8 @@ noema_status nm_trainer_new(nm_trainer **out, nm_model *model, nm_pool *pool, co
     sort_params(t);
     if (s == NOEMA_OK)
         s = attach(t, err);
+    if (s == NOEMA_OK && t->o.ranks.size > 1 && !(t->sum = nm_gradsum_new(&t->o.ranks, t->params, t->n_params)))
+        s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: trainer");
     nm_tape *tape = nm_tape_new();
     if (s == NOEMA_OK && (!t->arena || !tape))
         s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: trainer");
@@ -247,6 +250,7 @@ void nm_trainer_free(nm_trainer *t)
     }
     free(t->params);
     nm_lora_free(t->lora);
+    nm_gradsum_free(t->sum);
     nm_tape_free(t->run.tape);
     nm_arena_free(t->arena);
     free(t);
@@ -321,8 +325,10 @@ static bool outputs_room(nm_trainer *t, int64_t n, float *out[NM_TASK_OUTPUTS], 
 }
 
 /* Feeds the gradients of the outputs of rows [at, ..) and runs the backward. */
-static void backward(nm_trainer *t, const nm_outputs *f, float *const *d, int64_t at)
+static void backward(nm_trainer *t, const nm_outputs *f, float *const *d, int64_t at, bool last)
 {
+    if (last && t->sum)
+        nm_gradsum_begin(t->sum, &t->run);
     for (int k = 0; k < t->o.task->n_outputs; k++)
         add_rows(&t->run, &f->t[k], d[k] + at * t->o.task->width(t, k));
     nm_backward(&t->run);
@@ -345,7 +351,7 @@ static double rowwise_gradients(nm_trainer *t, const nm_pair_batch *b, int64_t m
         for (int k = 0; k < task->n_outputs; k++)
             copy_rows(out[k], &f.t[k]);
         loss += task->loss(t, b, at, end, out, d, true);
-        backward(t, &f, d, 0);
+        backward(t, &f, d, 0, end == b->n);
         nm_arena_rewind(t->arena, mark);
     }
     return loss;
@@ -381,7 +387,7 @@ static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b)
     for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
         if (t->o.accum > 1)
             f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n);
-        backward(t, &f, d, at);
+        backward(t, &f, d, at, at + micro >= b->n);
         if (t->o.accum > 1)
             nm_arena_rewind(t->arena, mark);
     }
@@ -444,7 +450,7 @@ static bool choose_patches(nm_trainer *t, const nm_pair_batch *b)
     int32_t *patch = nm_scratch(&t->run, (size_t)(b->n * kept) * sizeof *patch), *work = nm_scratch(&t->run, (size_t)n * sizeof *work);
     if (!patch || !work)
         return false;
-    nm_mask_draw(patch, 0, b->n, n, kept, t->o.seed, t->step, work);
+    nm_mask_draw(patch, b->first, b->n, n, kept, t->o.seed, t->step, work);
     t->keep = (nm_keep){ patch, kept };
     return true;
 }
@@ -459,6 +465,11 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
     zero_gradients(t);
     r->flops = 0;
     double loss = loss_and_gradients(t, b), sum = 0;
+    if (t->sum && nm_run_ok(r)) {
+        nm_gradsum_end(t->sum, r);
+        nm_ranks_sum(&t->o.ranks, &loss, 1);
+        loss /= t->o.ranks.size;
+    }
     if (!nm_run_ok(r))
         return nm_fail(err, r->err.code, "%s", r->err.message);
     settle_gradients(t);

@@ -12,6 +12,7 @@
 #include "train/head.h"
 #include "train/lora.h"
 #include "train/optim.h"
+#include "train/ranks.h"
 #include "train/task.h"
 
 typedef struct nm_train_param {
@@ -42,6 +43,7 @@ typedef struct nm_train_options {
     bool decay_head_bias;   /* a linear probe: torch's optimizers decay all they are given */
     double patch_dropout;   /* share of the patches left out of every training picture, at random; 0: none */
     bool flip_groups;       /* weight decay as in FLIP: all but biases, norms and positions, so also class token and logit_scale */
+    nm_ranks ranks;         /* size 0 or 1: one process. Each has its own rows of every batch; gradients are averaged */
     int64_t accum;
     bool checkpointing;     /* blocks keep their input only and run again in the backward */
     nm_dtype compute; /* NM_F32 or NM_BF16 (weights stay f32) */
@@ -55,6 +57,7 @@ typedef struct nm_trainer {
     nm_train_param *params; /* order: as PyTorch's named_parameters of open_clip's CLIP */
     size_t n_params, cap_params;
     nm_lora *lora;          /* NULL: none */
+    struct nm_gradsum *sum; /* NULL: one process */
     bool image_trains, text_trains;
     nm_train_param *logit_scale, *logit_bias;
     nm_pool *pool;
@@ -68,6 +71,7 @@ typedef struct nm_trainer {
 /* images f32 [n, 3, h, w] as the model gets them. */
 typedef struct nm_pair_batch {
     int64_t n;
+    int64_t first;         /* place of its first row in the batch of all ranks */
     const float *images;
     nm_texts texts;
     const int64_t *labels; /* [n], with nm_task_labels */

@@ -1,0 +1,114 @@
+"""`mpirun -n R noema train`: 1, 2 and 4 processes give one trajectory; rank 0 writes and resuming works; NaN and a killed rank end all."""
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import time
+
+from harness import BINARY, OWN, TMP, check, close, contains, equal, exits, finish, read_safetensors, run, skip
+
+E2E = OWN / "train" / "e2e"
+COMMON = ["train", "-m", E2E / "init.safetensors", "--config", E2E / "model_config.json", "--train-data", E2E / "data.safetensors", "--batch-size", "16",
+          "--epochs", "10", "--lr", "0.004", "--beta1", "0.9", "--beta2", "0.98", "--eps", "1e-6", "--wd", "0.2", "--warmup", "5", "--grad-clip-norm", "1",
+          "--no-shuffle", "--no-augment", "--quiet", "--threads", "1", "--logs", TMP]
+
+
+def command(ranks, *args):
+    return ["mpirun", "-n", str(ranks), "--oversubscribe", "--bind-to", "none", BINARY, *[os.fspath(a) for a in args]]
+
+
+ENV = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
+
+
+def ranks(n, *args, code=0, what=""):
+    p = subprocess.run(command(n, *args), capture_output=True, env=ENV, timeout=280)
+    check(p.returncode == code, f"{what or args[-1]}: expected exit {code}, got {p.returncode}; stderr: {p.stderr.decode()[-800:]}")
+    return p.stdout.decode(), p.stderr.decode()
+
+
+def log(name):
+    return [json.loads(line) for line in (TMP / name / "log.jsonl").read_text().splitlines()]
+
+
+def trajectories():
+    want = json.loads((E2E / "trajectory.json").read_text())["trajectory_fp32"]
+    exits(run(*COMMON, "--name", "one"), 0, "one process")
+    one = log("one")
+    for n in (2, 4):
+        out, _ = ranks(n, *COMMON, "--name", f"r{n}", what=f"{n} ranks")
+        equal(len(out.splitlines()), 1, f"{n} ranks: rank 0 alone prints the result")
+        got = log(f"r{n}")
+        equal([x["step"] for x in got], list(range(30)), f"{n} ranks: each step once")
+        close([x["loss"] for x in got], [x["loss"] for x in one], 1e-5, f"{n} ranks: losses of one process")
+        close([x["loss"] for x in got], [w["loss"] for w in want], 2e-4, f"{n} ranks: the reference's losses")
+        close([x["grad_norm"] for x in got], [x["grad_norm"] for x in one], 1e-4, f"{n} ranks: gradient norms")
+        a = read_safetensors(TMP / "one" / "open_clip_model.safetensors")
+        b = read_safetensors(TMP / f"r{n}" / "open_clip_model.safetensors")
+        for name in a:
+            values = [x[2] for x in (a[name], b[name])]
+            if name.endswith("in_proj_bias"):  # the key's third has no gradient but noise
+                third = len(values[0]) // 3
+                values = [v[:third] + v[2 * third:] for v in values]
+            close(values[1], values[0], 2e-4, f"{n} ranks: {name}")
+    # accumulation, masks: the same rows whoever computes them
+    for extra, name in ((["--accum-freq", "2", "--batch-size", "8"], "accum"), (["--force-patch-dropout", "0.5", "--seed", "3"], "masked")):
+        exits(run(*COMMON, *extra, "--name", f"{name}1"), 0, name)
+        ranks(2, *COMMON, *extra, "--name", f"{name}2", what=name)
+        close([x["loss"] for x in log(f"{name}2")], [x["loss"] for x in log(f"{name}1")], 2e-5, f"{name}: two ranks and one")
+
+
+def resuming():
+    exits(run(*COMMON, "--name", "half"), 0, "to resume from")
+    half = TMP / "half" / "checkpoints" / "epoch_5.pt"
+    ranks(2, *COMMON, "--name", "rest", "--resume", half, what="resumed by two ranks")
+    close([x["loss"] for x in log("rest")], [x["loss"] for x in log("half")[15:]], 1e-5, "resumed by two ranks")
+    ranks(2, *COMMON, "--name", "r2", code=1, what="a run that is there already")
+    ranks(3, *COMMON, "--name", "odd", code=1, what="a batch that three ranks cannot share")
+
+
+def failing():
+    _, err = ranks(2, *COMMON, "--name", "nan", "--lr", "1e30", "--grad-clip-norm", "0", code=3, what="NaN ends all ranks")
+    contains(err, "not finite", "NaN is named")
+
+    data = (E2E / "data.safetensors").read_bytes()
+    n = struct.unpack("<Q", data[:8])[0]
+    p = subprocess.Popen(command(2, *COMMON, "--name", "killed", "--epochs", "5000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV)
+    saved = TMP / "killed" / "checkpoints" / "epoch_2.pt"
+    deadline = time.time() + 120
+    while not saved.exists() and p.poll() is None and time.time() < deadline:
+        time.sleep(0.05)
+    check(saved.exists() and n > 0, "a checkpoint before the kill")
+    victim = [int(x) for x in subprocess.run(["pgrep", "-P", str(p.pid)], capture_output=True, text=True).stdout.split()]
+    check(len(victim) >= 2, f"two ranks below mpirun: {victim}")
+    os.kill(victim[-1], signal.SIGKILL)
+    try:
+        _, err = p.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        p.kill()
+        _, err = p.communicate()
+        check(False, "a dead rank ends the job")
+    check(p.returncode != 0, "a dead rank ends the job with a failure")
+    contains(err.decode(), "signal 9", "the message says what happened")
+    done = max(int(f.stem.split("_")[1]) for f in (TMP / "killed" / "checkpoints").glob("epoch_*.pt"))
+    exits(run(*COMMON, "--name", "killed", "--resume", "latest", "--epochs", str(done + 1)), 0, "the last checkpoint is intact")
+
+
+def main():
+    if not shutil.which("mpirun"):
+        skip("mpirun (openmpi-bin): training in several processes")
+        check(True, "skipped")
+        finish()
+    p = subprocess.run(command(2, *COMMON, "--name", "probe", "--epochs", "1"), capture_output=True, env=ENV, timeout=120)
+    if p.returncode and b"built without MPI" in p.stderr:
+        skip("MPI in this build (libopenmpi-dev): training in several processes")
+        check(True, "skipped")
+        finish()
+    trajectories()
+    resuming()
+    failing()
+    finish()
+
+
+main()
