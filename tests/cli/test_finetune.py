@@ -204,6 +204,12 @@ def survives(tmp):
             check((logs / "run" / f).read_bytes() == (tmp / "a/run" / f).read_bytes(), f"kill {k}: {f}")
         report, want = (json.loads((d / "run/report.json").read_text()) for d in (logs, tmp / "a"))
         check(all(report[x] == want[x] for x in report if x != "seconds"), f"kill {k}: report")
+    # killed after the last epoch file, before the model's files
+    (tmp / "kill0/run/open_clip_model.safetensors").unlink()
+    (tmp / "kill0/run/head.safetensors").write_bytes((tmp / "p/run/head.safetensors").read_bytes())
+    finetune(tmp / "kill0", *FULL, "--resume", "latest")
+    for f in files:
+        check((tmp / "kill0/run" / f).read_bytes() == (tmp / "a/run" / f).read_bytes(), f"killed at the end: {f}")
     check("resume" in finetune(tmp / "a", *FULL, code=1), "a second run into the same folder must be refused")
 
 
