@@ -116,8 +116,10 @@ static const nm_data_format *find_format(const char *path, const nm_dataset_opti
         close(fd);
     }
     for (const nm_data_format *const *f = nm_data_formats(); *f; f++) {
-        if (o->type && strcmp(o->type, "auto") != 0 ? strcmp(o->type, (*f)->name) == 0 : (*f)->probe(path, folder, head, n > 0 ? (size_t)n : 0))
+        if (o->type && strcmp(o->type, "auto") != 0 ? strcmp(o->type, (*f)->name) == 0 : (*f)->probe(path, folder, head, n > 0 ? (size_t)n : 0)) {
+            nm_buf_free(&known);
             return *f;
+        }
         nm_buf_printf(&known, "%s%s", known.len ? ", " : "", (*f)->what);
     }
     if (o->type && strcmp(o->type, "auto") != 0)
