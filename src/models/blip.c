@@ -167,21 +167,10 @@ static int blip_probe(const nm_source *s)
 
 /* ---- forward ---- */
 
-typedef struct saved_prefix { char text[96]; } saved_prefix;
-static saved_prefix enter(nm_run *r, const char *module)
-{
-    saved_prefix old;
-    memcpy(old.text, r->observe_prefix, sizeof old.text);
-    size_t n = strlen(r->observe_prefix);
-    snprintf(r->observe_prefix + n, sizeof r->observe_prefix - n, "%s", module);
-    return old;
-}
-static void leave(nm_run *r, saved_prefix old) { memcpy(r->observe_prefix, old.text, sizeof old.text); }
-
 nm_tensor nm_blip_image_states(nm_run *r, const nm_blip *m, nm_tensor pixels)
 {
     const nm_vit_cfg *c = &m->cfg.vit;
-    saved_prefix old = enter(r, "vision.");
+    nm_observe_mark old = nm_observe_enter(r, "vision.");
     nm_tensor x = nm_add_positions(r, nm_patch_embed(r, pixels, &m->vit.conv1), &m->vit.class_embedding, &m->vit.positional_embedding);
     nm_observe(r, x, "embeddings");
     nm_block_cfg bc = nm_vit_block_cfg(c);
@@ -189,7 +178,7 @@ nm_tensor nm_blip_image_states(nm_run *r, const nm_blip *m, nm_tensor pixels)
         x = nm_block_forward(r, x, &m->vit.blocks[i], &bc, NULL, i);
     x = nm_layernorm_f32(r, x, &m->vit.ln_post, c->eps);
     nm_observe(r, x, "final_norm");
-    leave(r, old);
+    nm_observe_leave(r, old);
     return x;
 }
 
@@ -230,9 +219,9 @@ static nm_tensor encode_text(nm_run *r, const nm_model *base, const nm_texts *te
         return nm_run_fail(r, NOEMA_E_UNSUPPORTED, "this checkpoint has no ITC head (vision_proj, text_proj): its pictures and texts have no vectors");
     if (!nm_run_ok(r) || !nm_med_layout(r, &l, texts, -1, m->base.context_length))
         return (nm_tensor){ 0 };
-    saved_prefix old = enter(r, "text.");
+    nm_observe_mark old = nm_observe_enter(r, "text.");
     nm_tensor x = nm_med_first(r, nm_med_forward(r, &m->encoder, &m->cfg.encoder, &l, false, NULL), &l);
-    leave(r, old);
+    nm_observe_leave(r, old);
     if (m->cfg.plain)
         x = nm_linear(r, x, &m->encoder.pooler, (nm_epilogue){ .act = NM_ACT_TANH, .f32 = true });
     return nm_linear(r, x, &m->text_proj, (nm_epilogue){ .f32 = true });
@@ -241,9 +230,9 @@ static nm_tensor encode_text(nm_run *r, const nm_model *base, const nm_texts *te
 /* Rows of texts against one context each, or all against the same one. */
 static nm_tensor multimodal(nm_run *r, const nm_blip *m, const nm_med_rows *l, const nm_med_context *context)
 {
-    saved_prefix old = enter(r, "multimodal.");
+    nm_observe_mark old = nm_observe_enter(r, "multimodal.");
     nm_tensor x = nm_med_forward(r, &m->encoder, &m->cfg.encoder, l, false, context);
-    leave(r, old);
+    nm_observe_leave(r, old);
     return x;
 }
 

@@ -321,21 +321,10 @@ static int blip2_probe(const nm_source *s)
 
 /* ---- forward ---- */
 
-typedef struct saved_prefix { char text[96]; } saved_prefix;
-static saved_prefix enter(nm_run *r, const char *module)
-{
-    saved_prefix old;
-    memcpy(old.text, r->observe_prefix, sizeof old.text);
-    size_t n = strlen(r->observe_prefix);
-    snprintf(r->observe_prefix + n, sizeof r->observe_prefix - n, "%s", module);
-    return old;
-}
-static void leave(nm_run *r, saved_prefix old) { memcpy(r->observe_prefix, old.text, sizeof old.text); }
-
 nm_tensor nm_blip2_image_states(nm_run *r, const nm_blip2 *m, nm_tensor pixels)
 {
     const nm_vit_cfg *c = &m->cfg.vit;
-    saved_prefix old = enter(r, "vision.");
+    nm_observe_mark old = nm_observe_enter(r, "vision.");
     nm_tensor x = nm_add_positions(r, nm_patch_embed(r, pixels, &m->vit.conv1), &m->vit.class_embedding, &m->vit.positional_embedding);
     nm_observe(r, x, "embeddings");
     if (c->ln_pre) {
@@ -347,7 +336,7 @@ nm_tensor nm_blip2_image_states(nm_run *r, const nm_blip2 *m, nm_tensor pixels)
         x = nm_block_forward(r, x, &m->vit.blocks[i], &bc, NULL, i);
     x = nm_layernorm_f32(r, x, &m->ln_vision, m->cfg.ln_vision_eps);
     nm_observe(r, x, "ln_vision");
-    leave(r, old);
+    nm_observe_leave(r, old);
     return x;
 }
 
@@ -356,11 +345,11 @@ nm_tensor nm_blip2_queries(nm_run *r, const nm_blip2 *m, nm_tensor states, nm_kv
     if (!states.data)
         return states;
     int64_t n = states.shape[0], q = m->cfg.qformer.queries;
-    saved_prefix old = enter(r, "image.");
+    nm_observe_mark old = nm_observe_enter(r, "image.");
     nm_med_context image = { .states = nm_flatten(states, 2), .n = n, .q_offsets = nm_every_row(r, n + 1, q, 0),
                              .k_offsets = nm_every_row(r, n + 1, states.shape[1], 0) };
     nm_tensor x = nm_qformer_forward(r, &m->qformer, &m->cfg.qformer, &(nm_qformer_input){ .items = n, .image = &image, .cache = cache }).query;
-    leave(r, old);
+    nm_observe_leave(r, old);
     if (x.data)
         nm_observe(r, nm_reshape(x, NM_SHAPE(n, q, m->cfg.qformer.width)), m->cfg.lm ? "query_output" : "image_embeds");
     return x;
@@ -398,9 +387,9 @@ static nm_tensor encode_text(nm_run *r, const nm_model *base, const nm_texts *te
         return no_vectors(r);
     if (!nm_run_ok(r) || !nm_med_layout(r, &l, texts, -1, m->base.context_length))
         return (nm_tensor){ 0 };
-    saved_prefix old = enter(r, "text.");
+    nm_observe_mark old = nm_observe_enter(r, "text.");
     nm_tensor x = nm_qformer_forward(r, &m->qformer, &m->cfg.qformer, &(nm_qformer_input){ .text = &l }).text;
-    leave(r, old);
+    nm_observe_leave(r, old);
     return nm_linear(r, nm_med_first(r, x, &l), &m->text_proj, (nm_epilogue){ .f32 = true });
 }
 
@@ -411,11 +400,11 @@ static nm_tensor joint(nm_run *r, const nm_blip2 *m, nm_tensor states, const nm_
     if (!nm_run_ok(r) || !states.data || !nm_med_layout(r, &l, texts, -1, limit > 0 ? limit : m->base.context_length))
         return (nm_tensor){ 0 };
     int64_t pictures = states.shape[0], rows = l.n * m->cfg.qformer.queries / pictures;
-    saved_prefix old = enter(r, "multimodal.");
+    nm_observe_mark old = nm_observe_enter(r, "multimodal.");
     nm_med_context image = { .states = nm_flatten(states, 2), .n = pictures, .q_offsets = nm_every_row(r, pictures + 1, rows, 0),
                              .k_offsets = nm_every_row(r, pictures + 1, states.shape[1], 0) };
     nm_tensor x = nm_qformer_forward(r, &m->qformer, &m->cfg.qformer, &(nm_qformer_input){ .items = l.n, .text = &l, .image = &image }).query;
-    leave(r, old);
+    nm_observe_leave(r, old);
     return x;
 }
 

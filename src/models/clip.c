@@ -215,23 +215,12 @@ static int clip_probe(const nm_source *s)
 
 /* ---- forward ---- */
 
-typedef struct saved_prefix { char text[96]; } saved_prefix;
-static saved_prefix enter(nm_run *r, const char *module)
-{
-    saved_prefix old;
-    memcpy(old.text, r->observe_prefix, sizeof old.text);
-    size_t n = strlen(r->observe_prefix);
-    snprintf(r->observe_prefix + n, sizeof r->observe_prefix - n, "%s", module);
-    return old;
-}
-static void leave(nm_run *r, saved_prefix old) { memcpy(r->observe_prefix, old.text, sizeof old.text); }
-
 static nm_tensor encode_image(nm_run *r, const nm_model *base, nm_tensor pixels)
 {
     const nm_clip *m = (const nm_clip *)base;
-    saved_prefix old = enter(r, "visual.");
+    nm_observe_mark old = nm_observe_enter(r, "visual.");
     nm_tensor x = m->cfg.resnet ? nm_resnet_forward(r, &m->rn, &m->cfg.rn, pixels) : nm_vit_forward(r, &m->vit, &m->cfg.vit, pixels, NULL);
-    leave(r, old);
+    nm_observe_leave(r, old);
     return x;
 }
 
@@ -241,9 +230,9 @@ static nm_tensor encode_features(nm_run *r, const nm_model *base, nm_tensor pixe
     const nm_clip *m = (const nm_clip *)base;
     if (m->cfg.resnet)
         return encode_image(r, base, pixels);
-    saved_prefix old = enter(r, "visual.");
+    nm_observe_mark old = nm_observe_enter(r, "visual.");
     nm_tensor x = nm_vit_features(r, &m->vit, &m->cfg.vit, pixels);
-    leave(r, old);
+    nm_observe_leave(r, old);
     return x;
 }
 
@@ -279,9 +268,9 @@ static nm_tensor bert_forward(nm_run *r, const nm_clip *m, const nm_texts *texts
 static nm_tensor encode_text(nm_run *r, const nm_model *base, const nm_texts *texts)
 {
     const nm_clip *m = (const nm_clip *)base;
-    saved_prefix old = enter(r, "text.");
+    nm_observe_mark old = nm_observe_enter(r, "text.");
     nm_tensor x = m->cfg.text_tower == NM_TEXT_BERT ? bert_forward(r, m, texts) : nm_text_forward(r, &m->text, &m->cfg.text, texts);
-    leave(r, old);
+    nm_observe_leave(r, old);
     return x;
 }
 

@@ -376,17 +376,14 @@ static nm_tensor block(nm_run *r, nm_tensor x, const nm_flip_block_w *w, const n
 
 static nm_tensor blocks(nm_run *r, nm_tensor x, const nm_flip_tower_w *w, const nm_flip_tower *c)
 {
-    size_t n = strlen(r->observe_prefix);
-    snprintf(r->observe_prefix + n, sizeof r->observe_prefix - n, "Transformer.");
+    nm_observe_mark old = nm_observe_enter(r, "Transformer.");
     for (int i = 0; i < c->layers; i++)
         x = block(r, x, &w->block[i], c, i);
     if (r->observe)
         nm_observe(r, nm_layernorm_f32(r, x, &w->norm, EPS), "encoder_norm");
-    r->observe_prefix[n] = 0;
+    nm_observe_leave(r, old);
     return x;
 }
-
-static void enter(nm_run *r, const char *tower) { snprintf(r->observe_prefix, sizeof r->observe_prefix, "%s", tower); }
 
 static nm_tensor observe_patches(nm_run *r, nm_tensor x, const nm_flip *m)
 {
@@ -399,14 +396,14 @@ static nm_tensor observe_patches(nm_run *r, nm_tensor x, const nm_flip *m)
 static nm_tensor encode_features(nm_run *r, const nm_model *base, nm_tensor pixels)
 {
     const nm_flip *m = (const nm_flip *)base;
-    enter(r, "img_encoder.");
+    nm_observe_mark old = nm_observe_enter(r, "img_encoder.");
     nm_tensor x = nm_patch_embed_kept(r, pixels, &m->embedding, r->keep);
     if (x.data)
         x = nm_add_positions_kept(r, observe_patches(r, x, m), &m->cls, &m->image_positions, r->keep); /* [n, 1 + patches, width] */
     if (r->observe && x.data)
         nm_observe(r, nm_drop_first(r, x), "posembed_encoder");
     x = nm_layernorm_f32(r, blocks(r, x, &m->image, &m->cfg.image), &m->image.norm, EPS);
-    enter(r, "");
+    nm_observe_leave(r, old);
     return nm_mean_tokens(r, x, 0);
 }
 
@@ -443,16 +440,13 @@ static nm_tensor encode_text(nm_run *r, const nm_model *base, const nm_texts *te
     int32_t *ids = nm_run_ok(r) ? padded(r, texts, context) : NULL;
     if (!ids)
         return (nm_tensor){ 0 };
-    enter(r, "txt_encoder.");
-    nm_tensor x = nm_embedding(r, ids, n * context, &m->token_embedding, NULL, NULL);
-    if (!x.data)
-        return x;
-    x = nm_reshape(x, NM_SHAPE(n, context, width));
+    nm_observe_mark old = nm_observe_enter(r, "txt_encoder.");
+    nm_tensor x = nm_reshape(nm_embedding(r, ids, n * context, &m->token_embedding, NULL, NULL), NM_SHAPE(n, context, width));
     nm_observe(r, x, "token_embedding");
     x = nm_add_positions(r, x, NULL, &m->text_positions);
     nm_observe(r, x, "posembed_encoder");
     x = blocks(r, x, &m->text, &m->cfg.text);
-    enter(r, "");
+    nm_observe_leave(r, old);
     if (x.data) /* LayerNorm is per row: the others need none */
         x = nm_gather_rows(r, nm_flatten(x, 2), nm_every_row(r, n, context, 0), n);
     x = nm_matmul_w(r, nm_layernorm(r, x, &m->text.norm, EPS), &m->txt_mlp1, (nm_epilogue){ .f32 = true });

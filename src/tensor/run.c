@@ -60,3 +60,14 @@ void nm_observe(nm_run *r, nm_tensor t, const char *fmt, ...)
     va_end(ap);
     r->observe(r->observe_user, name, &t);
 }
+
+nm_observe_mark nm_observe_enter(nm_run *r, const char *module)
+{
+    nm_observe_mark mark;
+    memcpy(mark.prefix, r->observe_prefix, sizeof mark.prefix);
+    size_t n = strlen(r->observe_prefix);
+    snprintf(r->observe_prefix + n, sizeof r->observe_prefix - n, "%s", module);
+    return mark;
+}
+
+void nm_observe_leave(nm_run *r, nm_observe_mark mark) { memcpy(r->observe_prefix, mark.prefix, sizeof mark.prefix); }

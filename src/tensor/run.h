@@ -59,6 +59,11 @@ static inline void nm_reset(nm_run *r, nm_arena_mark m)
         nm_arena_rewind(r->arena, m);
 }
 
+/* Names shown until nm_observe_leave begin with what they begin with now and then `module` ("visual."). */
+typedef struct nm_observe_mark { char prefix[96]; } nm_observe_mark;
+nm_observe_mark nm_observe_enter(nm_run *r, const char *module);
+void nm_observe_leave(nm_run *r, nm_observe_mark mark);
+
 /* Shows t to the observer, if there is one, under "prefix" + the formatted name. */
 void nm_observe(nm_run *r, nm_tensor t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
