@@ -1,4 +1,5 @@
 """What the command's tests share: running the binary given as argv[1], checks that collect failures, golden folders."""
+import gzip
 import json
 import os
 import pathlib
@@ -74,6 +75,14 @@ def golden(*parts):
 def skip(what):
     skipped.append(what)
     print(f"SKIPPED, not there: {what}", file=sys.stderr)
+
+
+def tiny_merges():
+    """A merge list with the 62 merges that the tiny CLIP's vocabulary of 576 has room for (2 * 256 bytes, 62 merges, 2 specials)."""
+    pairs = [f"{a} {b}" for a in "abcdefgh" for b in "aeiourst"][:62]
+    path = TMP / "bpe.txt.gz"
+    path.write_bytes(gzip.compress(("#version: 0.2\n" + "\n".join(pairs) + "\n").encode()))
+    return path
 
 
 def read_npy(path):

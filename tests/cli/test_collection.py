@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """noema index, search, similar, collections: incremental indexing, moved and failed files, queries, kills, full disks, memory."""
-import gzip
 import json
 import math
 import os
@@ -13,20 +12,12 @@ import subprocess
 import time
 import zlib
 
-from harness import BINARY, OWN, TMP, check, close, contains, equal, exits, finish, read_npy, run
+from harness import BINARY, OWN, TMP, check, close, contains, equal, exits, finish, read_npy, run, tiny_merges
 
 MODEL = OWN / "clip" / "openclip_vit.safetensors"
 CONFIG = OWN / "clip" / "openclip_vit.config.json"
 ENV = {"XDG_DATA_HOME": str(TMP / "data")}
 COL = TMP / "col"
-
-
-def tiny_merges():
-    """A merge list with the 62 merges that the tiny model's vocabulary of 576 has room for (2 * 256 bytes, 62 merges, 2 specials)."""
-    pairs = [f"{a} {b}" for a in "abcdefgh" for b in "aeiourst"][:62]
-    path = TMP / "bpe.txt.gz"
-    path.write_bytes(gzip.compress(("#version: 0.2\n" + "\n".join(pairs) + "\n").encode()))
-    return path
 
 
 def png(path, seed, size=40):
