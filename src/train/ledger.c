@@ -4,29 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
-
-static noema_status cut(nm_ledger *l, int64_t step, noema_error *err)
-{
-    char *text = NULL;
-    size_t size = 0, keep = 0;
-    if (!nm_file_exists(l->path))
-        return NOEMA_OK;
-    noema_status s = nm_read_file(&text, &size, l->path, (size_t)1 << 32, err);
-    for (size_t at = 0; s == NOEMA_OK && at < size;) {
-        char *end = memchr(text + at, '\n', size - at);
-        long long n;
-        if (!end || sscanf(text + at, "{\"step\":%lld", &n) != 1 || n >= step)
-            break;
-        keep = at = (size_t)(end - text) + 1;
-        l->n++;
-    }
-    if (s == NOEMA_OK && keep < size)
-        s = nm_write_file_atomic(l->path, text, keep, err);
-    free(text);
-    return s;
-}
+#include "train/savepoints.h"
 
 noema_status nm_ledger_open(nm_ledger *l, const char *path, int64_t step, noema_error *err)
 {
@@ -35,7 +14,7 @@ noema_status nm_ledger_open(nm_ledger *l, const char *path, int64_t step, noema_
         return NOEMA_OK;
     if (!(l->path = nm_strdup(path)))
         return nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
-    return cut(l, step, err);
+    return nm_steps_cut(path, step, &l->n, err);
 }
 
 noema_status nm_ledger_add(nm_ledger *l, int64_t step, int64_t row, const char *input, const char *error, noema_error *err)

@@ -278,26 +278,7 @@ static noema_status save_what_is_due(run *r, bool stop)
 
 /* ---- resuming ---- */
 
-/* Keeps the lines of steps before `step`; what a kill left half written goes too. */
-static noema_status cut_log(run *r, int64_t step)
-{
-    char *text = NULL;
-    size_t size = 0, keep = 0;
-    if (r->ranks.rank > 0 || !nm_file_exists(r->log_path))
-        return NOEMA_OK;
-    noema_status s = nm_read_file(&text, &size, r->log_path, (size_t)1 << 32, r->err);
-    for (size_t at = 0; s == NOEMA_OK && at < size;) {
-        char *end = memchr(text + at, '\n', size - at);
-        long long n;
-        if (!end || sscanf(text + at, "{\"step\":%lld", &n) != 1 || n >= step)
-            break;
-        keep = at = (size_t)(end - text) + 1;
-    }
-    if (s == NOEMA_OK && keep < size)
-        s = nm_write_file_atomic(r->log_path, text, keep, r->err);
-    free(text);
-    return s;
-}
+static noema_status cut_log(run *r, int64_t step) { return r->ranks.rank > 0 ? NOEMA_OK : nm_steps_cut(r->log_path, step, NULL, r->err); }
 
 static noema_status resume(run *r)
 {

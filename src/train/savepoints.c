@@ -105,3 +105,24 @@ noema_status nm_savepoints_most_recent(const char *folder, const char *path, noe
     free(other);
     return s;
 }
+
+noema_status nm_steps_cut(const char *path, int64_t step, int64_t *kept, noema_error *err)
+{
+    char *text = NULL;
+    size_t size = 0, keep = 0;
+    int64_t lines = 0;
+    noema_status s = nm_file_exists(path) ? nm_read_file(&text, &size, path, (size_t)1 << 32, err) : NOEMA_OK;
+    for (size_t at = 0; s == NOEMA_OK && at < size; lines++) {
+        char *end = memchr(text + at, '\n', size - at);
+        long long n;
+        if (!end || sscanf(text + at, "{\"step\":%lld", &n) != 1 || n >= step)
+            break;
+        keep = at = (size_t)(end - text) + 1;
+    }
+    if (s == NOEMA_OK && keep < size)
+        s = nm_write_file_atomic(path, text, keep, err);
+    if (kept)
+        *kept = lines;
+    free(text);
+    return s;
+}

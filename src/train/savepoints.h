@@ -13,5 +13,8 @@ char *nm_savepoints_latest(const char *folder, int64_t steps_per_epoch);
 void nm_savepoints_prune(const char *folder, int64_t keep, int64_t step);
 /* epoch_latest.pt becomes another name of `path`. */
 noema_status nm_savepoints_most_recent(const char *folder, const char *path, noema_error *err);
+/* Keeps the lines {"step":N, ...} of `path` with N before `step`, for a run that goes on there; what a kill left half written goes too. A file
+ * that is not there is none. *kept (may be NULL): how many stay. */
+noema_status nm_steps_cut(const char *path, int64_t step, int64_t *kept, noema_error *err);
 
 #endif
