@@ -187,3 +187,15 @@ void nm_weight_set(nm_weight *w, float *data, nm_shape shape)
     w->owned_part = true;
     w->f32 = data;
 }
+
+bool nm_weight_own(nm_weight *w)
+{
+    nm_shape shape = nm_has(w) ? w->shape : NM_SCALAR;
+    float *value = nm_alloc(((size_t)nm_shape_numel(shape) + 1) * sizeof *value);
+    if (!value)
+        return false;
+    value[0] = 0;
+    nm_weight_copy_f32(w, value);
+    nm_weight_set(w, value, shape);
+    return true;
+}

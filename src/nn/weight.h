@@ -38,6 +38,8 @@ const nm_packed *nm_weight_packed(nm_run *r, const nm_weight *w, nm_dtype comput
 int nm_weight_parts(const nm_run *r, const nm_weight *w, nm_dtype compute, nm_gemm_part part[NM_MAX_PARTS]);
 /* Replaces the value by `data` (f32, contiguous, allocated with nm_alloc, owned from now on) of `shape`. */
 void nm_weight_set(nm_weight *w, float *data, nm_shape shape);
+/* The value becomes f32 of this weight alone, so that it may change; an absent one becomes a scalar 0. */
+bool nm_weight_own(nm_weight *w);
 /* After the value changed in place (an optimiser's step): forgets packed forms. No other thread may use the weight meanwhile. */
 void nm_weight_changed(nm_weight *w);
 void nm_weight_free(nm_weight *w); /* what the weight owns, not the file's memory */

@@ -14,61 +14,6 @@
 
 /* ---- parameters ---- */
 
-typedef struct collect { nm_blip2_train *t; size_t cap; noema_status status; noema_error *err; } collect;
-
-static noema_status own_value(nm_weight *w, noema_error *err)
-{
-    nm_shape shape = w->shape;
-    float *value = nm_alloc((size_t)nm_shape_numel(shape) * sizeof *value + sizeof *value);
-    if (!value)
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters");
-    nm_weight_copy_f32(w, value);
-    nm_weight_set(w, value, shape);
-    return NOEMA_OK;
-}
-
-static nm_blip2_param *find(nm_blip2_train *t, const char *name)
-{
-    for (size_t i = 0; i < t->n_params; i++)
-        if (strcmp(t->params[i].part[0], name) == 0)
-            return &t->params[i];
-    return NULL;
-}
-
-static void collect_visit(nm_params *p, const nm_param_info *info)
-{
-    collect *c = p->user;
-    nm_blip2_train *t = c->t;
-    if (c->status != NOEMA_OK || !nm_has(info->w) || (c->status = own_value(info->w, c->err)) != NOEMA_OK)
-        return;
-    if (t->n_params == c->cap) {
-        size_t cap = c->cap ? 2 * c->cap : 256;
-        nm_blip2_param *q = nm_realloc_array(t->params, cap, sizeof *q);
-        if (!q) {
-            c->status = nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
-            return;
-        }
-        t->params = q;
-        c->cap = cap;
-    }
-    nm_blip2_param *q = &t->params[t->n_params++];
-    *q = (nm_blip2_param){ .n_parts = info->n_parts, .w = info->w, .n = (size_t)nm_shape_numel(info->w->shape) };
-    for (int i = 0; i < info->n_parts; i++)
-        if (!(q->part[i] = nm_strdup(info->part_name[i])))
-            c->status = nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
-}
-
-/* `tied` becomes a copy of `name`, which keeps the one entry. */
-static void tie(nm_blip2_train *t, const char *name, const char *tied)
-{
-    nm_blip2_param *a = find(t, name), *b = find(t, tied);
-    if (!a || !b || a->n != b->n)
-        return;
-    a->copy = b->w;
-    free(b->part[0]);
-    memmove(b, b + 1, (size_t)(t->params + --t->n_params - b) * sizeof *b);
-}
-
 noema_status nm_blip2_train_new(nm_blip2_train **out, nm_blip2 *m, noema_error *err)
 {
     nm_blip2_train *t = calloc(1, sizeof *t);
@@ -77,22 +22,16 @@ noema_status nm_blip2_train_new(nm_blip2_train **out, nm_blip2 *m, noema_error *
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: trainer");
     t->m = m;
     t->label_smoothing = 0.1;
-    collect c = { .t = t, .err = err };
-    nm_params p = { .visit = collect_visit, .user = &c, .scheme = NM_BLIP2_OFFICIAL, .err = err };
     m->parts = NM_BLIP2_BODY;
-    m->base.family->declare(&p, m);
+    noema_status st = nm_tied_collect(&t->tied, m->base.family->declare, m, NM_BLIP2_OFFICIAL, err);
     m->parts = NM_BLIP2_ALL;
-    if (c.status != NOEMA_OK) {
+    if (st != NOEMA_OK) {
         nm_blip2_train_free(t);
-        return c.status;
+        return st;
     }
-    tie(t, "Qformer.bert.embeddings.word_embeddings.weight", "Qformer.cls.predictions.decoder.weight");
-    tie(t, "Qformer.cls.predictions.bias", "Qformer.cls.predictions.decoder.bias");
-    for (size_t i = 0; i < t->n_params; i++) { /* the array has its final place: now the weights may point into it */
-        t->params[i].w->grad = &t->params[i].grad;
-        if (t->params[i].copy)
-            t->params[i].copy->grad = &t->params[i].grad;
-    }
+    nm_tied_join(&t->tied, "Qformer.bert.embeddings.word_embeddings.weight", "Qformer.cls.predictions.decoder.weight");
+    nm_tied_join(&t->tied, "Qformer.cls.predictions.bias", "Qformer.cls.predictions.decoder.bias");
+    nm_tied_attach(&t->tied);
     nm_blip2_train_changed(t);
     *out = t;
     return NOEMA_OK;
@@ -100,37 +39,14 @@ noema_status nm_blip2_train_new(nm_blip2_train **out, nm_blip2 *m, noema_error *
 
 void nm_blip2_train_free(nm_blip2_train *t)
 {
-    for (size_t i = 0; t && i < t->n_params; i++) {
-        nm_blip2_param *q = &t->params[i];
-        q->w->grad = NULL;
-        if (q->copy)
-            q->copy->grad = NULL;
-        nm_free(q->grad.data);
-        for (int k = 0; k < q->n_parts; k++)
-            free(q->part[k]);
-    }
     if (t)
-        free(t->params);
+        nm_tied_free(&t->tied);
     free(t);
-}
-
-void nm_blip2_train_zero(nm_blip2_train *t)
-{
-    for (size_t i = 0; i < t->n_params; i++)
-        if (t->params[i].grad.data)
-            memset(t->params[i].grad.data, 0, t->params[i].n * sizeof(float));
 }
 
 void nm_blip2_train_changed(nm_blip2_train *t)
 {
-    for (size_t i = 0; i < t->n_params; i++) {
-        nm_blip2_param *q = &t->params[i];
-        nm_weight_changed(q->w);
-        if (q->copy) {
-            memcpy(q->copy->f32, q->w->f32, q->n * sizeof(float));
-            nm_weight_changed(q->copy);
-        }
-    }
+    nm_tied_changed(&t->tied);
     t->m->cfg.temp = nm_has(&t->m->temp) ? t->m->temp.f32[0] : 0;
 }
 

@@ -10,23 +10,14 @@
 #define NM_BLIP2_LOSS_H
 
 #include "models/blip2.h"
-#include "tensor/tape.h"
+#include "train/tied.h"
 
-/* One tensor that an optimizer sees; the matrix and bias that write captions are tied to the words and to cls.predictions.bias. */
-typedef struct nm_blip2_param {
-    char *part[NM_MAX_PARTS]; /* official names of the tensors that lie in it one after another */
-    int n_parts;
-    nm_weight *w, *copy;      /* copy: tied to it, or NULL */
-    nm_grad grad;
-    size_t n;
-} nm_blip2_param;
-
-typedef struct nm_blip2_train { nm_blip2 *m; nm_blip2_param *params; size_t n_params; double label_smoothing; } nm_blip2_train;
+/* The matrix and bias that write captions are tied to the words and to cls.predictions.bias. */
+typedef struct nm_blip2_train { nm_blip2 *m; nm_tied tied; double label_smoothing; } nm_blip2_train;
 
 /* Turns the trained parameters into f32 of their own. The model must outlive the result. */
 noema_status nm_blip2_train_new(nm_blip2_train **t, nm_blip2 *m, noema_error *err);
 void nm_blip2_train_free(nm_blip2_train *t);
-void nm_blip2_train_zero(nm_blip2_train *t);
 void nm_blip2_train_changed(nm_blip2_train *t); /* after an optimizer step */
 
 typedef struct nm_blip2_batch {

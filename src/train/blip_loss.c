@@ -12,14 +12,12 @@
 #include "train/loss.h"
 #include "train/optim.h"
 
-#define IGNORED NM_BLIP_NO_ID
-
 static void move_momentum(nm_blip_train *t)
 {
-    for (size_t i = 0; i < t->n_params; i++)
-        if (t->params[i].momentum) {
-            nm_ema_update(NULL, t->params[i].n, t->params[i].momentum->f32, t->params[i].w->f32, t->decay);
-            nm_weight_changed(t->params[i].momentum);
+    for (size_t i = 0; i < t->tied.n; i++)
+        if (t->slow[i]) {
+            nm_ema_update(NULL, t->tied.params[i].n, t->slow[i]->f32, t->tied.params[i].w->f32, t->decay);
+            nm_weight_changed(t->slow[i]);
         }
 }
 
@@ -200,7 +198,7 @@ static int64_t next_ids(const nm_med_rows *l, int64_t skip, int64_t *label)
     for (int64_t s = 0; s < l->n; s++)
         for (int64_t i = l->offsets[s]; i < l->offsets[s + 1]; i++) {
             bool counts = i + 1 < l->offsets[s + 1] && i + 1 - l->offsets[s] >= skip;
-            label[i] = counts ? l->ids[i + 1] : IGNORED;
+            label[i] = counts ? l->ids[i + 1] : NM_NO_LABEL;
             count += counts;
         }
     return count;

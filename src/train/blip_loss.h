@@ -12,27 +12,16 @@
 #define NM_BLIP_LOSS_H
 
 #include "models/blip.h"
-#include "tensor/tape.h"
+#include "train/tied.h"
 #include "weights/weights.h"
 
-#define NM_BLIP_NO_ID (-100) /* a label that does not count; an empty place of the queue of picture ids */
+#define NM_BLIP_NO_ID (-100) /* an empty place of the queue of picture ids */
 
-/* One tensor that an optimizer sees. Parameters that the published pre-training ties (text encoder and decoder except self-attention, the
- * LM matrix and the word embeddings) are one entry: copies follow it and their gradients are added up in it. */
-typedef struct nm_blip_param {
-    char *name;             /* of the first use, official names; parts "a|b|c" by their first part */
-    nm_weight *w;
-    nm_weight *copy[3];
-    int n_copies;
-    nm_weight *momentum;    /* of the momentum encoders, or NULL */
-    nm_grad grad;
-    size_t n;
-} nm_blip_param;
-
+/* Pre-training ties the text encoder and decoder except self-attention, and the LM matrix and the word embeddings. */
 typedef struct nm_blip_train {
     nm_blip *m, *momentum;  /* momentum: vision tower, text encoder and projections; NULL without ITC */
-    nm_blip_param *params;
-    size_t n_params;
+    nm_tied tied;
+    nm_weight **slow;       /* [tied.n]: each entry's parameter of the momentum encoders, or NULL */
     int64_t queue_size, ptr;
     float *image_queue, *text_queue; /* [queue_size, embed_dim], unit rows */
     int64_t *idx_queue;              /* [queue_size] picture ids of retrieval, -100: empty */
@@ -44,9 +33,6 @@ typedef struct nm_blip_train {
  * as random unit rows (queue_size of them; the batch must divide it). The model must outlive the result. */
 noema_status nm_blip_train_new(nm_blip_train **t, nm_blip *m, const nm_weights *file, int64_t queue_size, uint64_t seed, noema_error *err);
 void nm_blip_train_free(nm_blip_train *t);
-void nm_blip_train_zero(nm_blip_train *t);
-/* After an optimizer step: the tied copies take the new values. */
-void nm_blip_train_changed(nm_blip_train *t);
 
 typedef struct nm_blip_batch {
     int64_t n;

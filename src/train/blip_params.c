@@ -5,92 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- parameters ---- */
+/* ---- tied parameters ---- */
 
-typedef struct collect { nm_blip_train *t; bool tied; size_t cap; noema_status status; noema_error *err; } collect;
-
-static noema_status own_value(nm_weight *w, const char *name, noema_error *err)
+/* What the published pre-training ties: with both a text encoder and a decoder everything but self-attention; the words and the matrix that
+ * writes them; the two names of its bias. */
+static void tie(nm_tied *t, bool encoder_too)
 {
-    nm_shape shape = w->shape;
-    float *value = nm_alloc((size_t)nm_shape_numel(shape) * sizeof *value + sizeof *value);
-    if (!value)
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", name);
-    nm_weight_copy_f32(w, value);
-    nm_weight_set(w, value, shape);
-    return NOEMA_OK;
-}
-
-static nm_blip_param *find(nm_blip_train *t, const char *name)
-{
-    for (size_t i = 0; i < t->n_params; i++)
-        if (strcmp(t->params[i].name, name) == 0)
-            return &t->params[i];
-    return NULL;
-}
-
-/* The entry that the published pre-training ties this parameter to, or NULL. */
-static nm_blip_param *tied_to(nm_blip_train *t, const char *name)
-{
-    static const char bert[] = "text_decoder.bert.", head[] = "text_decoder.cls.predictions.decoder.";
-    char other[256];
-    if (strcmp(name, "text_decoder.cls.predictions.decoder.bias") == 0)
-        return find(t, "text_decoder.cls.predictions.bias");
-    if (strncmp(name, head, sizeof head - 1) == 0)
-        snprintf(other, sizeof other, "text_encoder.embeddings.word_embeddings.weight");
-    else if (strncmp(name, bert, sizeof bert - 1) == 0 && !strstr(name, ".attention."))
-        snprintf(other, sizeof other, "text_encoder.%s", name + sizeof bert - 1);
-    else
-        return NULL;
-    return find(t, other);
-}
-
-/* Without an encoder the LM matrix is tied to the decoder's own words. */
-static nm_blip_param *tied_in_decoder(nm_blip_train *t, const char *name)
-{
-    if (strcmp(name, "text_decoder.cls.predictions.decoder.weight") == 0)
-        return find(t, "text_decoder.bert.embeddings.word_embeddings.weight");
-    return strcmp(name, "text_decoder.cls.predictions.decoder.bias") == 0 ? find(t, "text_decoder.cls.predictions.bias") : NULL;
-}
-
-static void collect_visit(nm_params *p, const nm_param_info *info)
-{
-    collect *c = p->user;
-    nm_blip_train *t = c->t;
-    const char *name = info->part_name[0];
-    if (c->status != NOEMA_OK || !nm_has(info->w) || (c->status = own_value(info->w, name, c->err)) != NOEMA_OK)
-        return;
-    nm_blip_param *q = c->tied ? tied_to(t, name) : tied_in_decoder(t, name);
-    if (q && q->n == (size_t)nm_shape_numel(info->w->shape) && q->n_copies < 3) {
-        q->copy[q->n_copies++] = info->w;
-        return;
+    static const char bert[] = "text_decoder.bert.";
+    char other[384];
+    nm_tied_join(t, "text_decoder.cls.predictions.bias", "text_decoder.cls.predictions.decoder.bias");
+    for (size_t i = 0; encoder_too && i < t->n;) {
+        const char *name = t->params[i].part[0];
+        bool shared = strncmp(name, bert, sizeof bert - 1) == 0 && !strstr(name, ".attention.");
+        snprintf(other, sizeof other, "text_encoder.%s", shared ? name + sizeof bert - 1 : "");
+        i += !(shared && nm_tied_join(t, other, name));
     }
-    if (t->n_params == c->cap) {
-        size_t cap = c->cap ? 2 * c->cap : 256;
-        q = nm_realloc_array(t->params, cap, sizeof *q);
-        if (!q) {
-            c->status = nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
-            return;
-        }
-        t->params = q;
-        c->cap = cap;
-    }
-    q = &t->params[t->n_params];
-    *q = (nm_blip_param){ .name = nm_strdup(name), .w = info->w, .n = (size_t)nm_shape_numel(info->w->shape) };
-    if (q->name)
-        t->n_params++;
-    else
-        c->status = nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
-}
-
-/* `decoder.bias` is declared before `bias`; an entry must stand before its copy. */
-static void join_head_bias(nm_blip_train *t)
-{
-    nm_blip_param *bias = find(t, "text_decoder.cls.predictions.bias"), *decoder = find(t, "text_decoder.cls.predictions.decoder.bias");
-    if (!bias || !decoder)
-        return;
-    bias->copy[bias->n_copies++] = decoder->w;
-    free(decoder->name);
-    *decoder = t->params[--t->n_params];
+    nm_tied_join(t, encoder_too ? "text_encoder.embeddings.word_embeddings.weight" : "text_decoder.bert.embeddings.word_embeddings.weight",
+                 "text_decoder.cls.predictions.decoder.weight");
 }
 
 /* ---- momentum encoders ---- */
@@ -122,7 +53,7 @@ static bool read_parts(const momentum_load *l, const nm_param_info *info, float 
 static void momentum_visit(nm_params *p, const nm_param_info *info)
 {
     momentum_load *l = p->user;
-    nm_blip_param *q = find(l->t, info->part_name[0]);
+    nm_tied_param *q = nm_tied_find(&l->t->tied, info->part_name[0]);
     if (l->status != NOEMA_OK || !q || strcmp(info->part_name[0], "temp") == 0)
         return;
     nm_shape shape = q->w->shape;
@@ -135,7 +66,7 @@ static void momentum_visit(nm_params *p, const nm_param_info *info)
     if (!read_parts(l, info, value))
         memcpy(value, q->w->f32, q->n * sizeof *value);
     nm_weight_set(info->w, value, shape);
-    q->momentum = info->w;
+    l->t->slow[q - l->t->tied.params] = info->w;
 }
 
 static noema_status momentum_new(nm_blip_train *t, const nm_weights *file, noema_error *err)
@@ -226,19 +157,13 @@ noema_status nm_blip_train_new(nm_blip_train **out, nm_blip *m, const nm_weights
     t->queue_size = queue_size;
     t->decay = 0.995;
     t->label_smoothing = 0.1;
-    collect c = { .t = t, .tied = m->cfg.has_encoder && m->cfg.has_decoder && !m->cfg.vqa, .err = err };
-    nm_params p = { .visit = collect_visit, .user = &c, .scheme = NM_BLIP_OFFICIAL, .err = err };
-    m->base.family->declare(&p, m);
-    noema_status s = c.status;
+    noema_status s = nm_tied_collect(&t->tied, m->base.family->declare, m, NM_BLIP_OFFICIAL, err);
     if (s == NOEMA_OK) {
-        join_head_bias(t);
-        for (size_t i = 0; i < t->n_params; i++) { /* the array has its final place: now the weights may point into it */
-            t->params[i].w->grad = &t->params[i].grad;
-            for (int k = 0; k < t->params[i].n_copies; k++)
-                t->params[i].copy[k]->grad = &t->params[i].grad;
-        }
-        nm_blip_train_changed(t);
+        tie(&t->tied, m->cfg.has_encoder && m->cfg.has_decoder && !m->cfg.vqa);
+        nm_tied_attach(&t->tied);
     }
+    if (s == NOEMA_OK && !(t->slow = calloc(t->tied.n + 1, sizeof *t->slow)))
+        s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: momentum encoders");
     if (s == NOEMA_OK && m->cfg.has_itc && (s = momentum_new(t, file, err)) == NOEMA_OK)
         s = queues_new(t, file, seed, err);
     if (s != NOEMA_OK) {
@@ -253,38 +178,12 @@ void nm_blip_train_free(nm_blip_train *t)
 {
     if (!t)
         return;
-    for (size_t i = 0; i < t->n_params; i++) {
-        nm_blip_param *q = &t->params[i];
-        q->w->grad = NULL;
-        for (int k = 0; k < q->n_copies; k++)
-            q->copy[k]->grad = NULL;
-        nm_free(q->grad.data);
-        free(q->name);
-    }
-    free(t->params);
+    nm_tied_free(&t->tied);
+    free(t->slow);
     if (t->momentum)
         t->momentum->base.family->free(&t->momentum->base);
     free(t->image_queue);
     free(t->text_queue);
     free(t->idx_queue);
     free(t);
-}
-
-void nm_blip_train_zero(nm_blip_train *t)
-{
-    for (size_t i = 0; i < t->n_params; i++)
-        if (t->params[i].grad.data)
-            memset(t->params[i].grad.data, 0, t->params[i].n * sizeof(float));
-}
-
-void nm_blip_train_changed(nm_blip_train *t)
-{
-    for (size_t i = 0; i < t->n_params; i++) {
-        nm_blip_param *q = &t->params[i];
-        nm_weight_changed(q->w);
-        for (int k = 0; k < q->n_copies; k++) {
-            memcpy(q->copy[k]->f32, q->w->f32, q->n * sizeof(float));
-            nm_weight_changed(q->copy[k]);
-        }
-    }
 }

@@ -17,20 +17,6 @@
 
 typedef struct collect { nm_trainer *t; noema_error *err; noema_status status; } collect;
 
-/* A counter that the file lacks starts at 0. */
-static noema_status own_value(nm_weight *w, noema_error *err, const char *name)
-{
-    nm_shape shape = nm_has(w) ? w->shape : NM_SCALAR;
-    int64_t n = nm_shape_numel(shape);
-    float *value = nm_alloc((size_t)(n ? n : 1) * sizeof *value);
-    if (!value)
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", name);
-    value[0] = 0;
-    nm_weight_copy_f32(w, value);
-    nm_weight_set(w, value, shape);
-    return NOEMA_OK;
-}
-
 static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, bool decayed, nm_layout layout, noema_error *err)
 {
     if (t->n_params == t->cap_params) {
@@ -70,7 +56,7 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
     bool buffer = (info->flags & NM_BUFFER) != 0, decayed = !(info->flags & NM_NO_DECAY) && !buffer && info->w->shape.ndim > 1;
     if (c->t->o.flip_groups)
         decayed = !buffer && flip_decays(name, info->w);
-    c->status = own_value(info->w, c->err, name);
+    c->status = nm_weight_own(info->w) ? NOEMA_OK : nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: %s", name); /* a counter that the file lacks is 0 */
     if (c->status == NOEMA_OK)
         c->status = add_param(c->t, name, info->w, decayed, nm_layout_of(info->layout, info->w->shape.ndim), c->err);
     if (c->status == NOEMA_OK) {

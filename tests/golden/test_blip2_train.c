@@ -101,7 +101,7 @@ static void begin(fixture *f)
 {
     nm_tape_clear(f->run.tape);
     nm_arena_reset(f->arena);
-    nm_blip2_train_zero(f->t);
+    nm_tied_zero(&f->t->tied);
 }
 
 static void check_run(const fixture *f)
@@ -119,11 +119,11 @@ static void near(const char *what, double got, double want, double tolerance)
 /* The gradient of the tensor of that official name and its length; NULL: no such parameter. */
 static const float *gradient(const nm_blip2_train *t, const char *name, size_t *n)
 {
-    for (size_t i = 0; i < t->n_params; i++)
-        for (int k = 0; k < t->params[i].n_parts; k++)
-            if (strcmp(t->params[i].part[k], name) == 0) {
-                *n = t->params[i].n / (size_t)t->params[i].n_parts;
-                return t->params[i].grad.data ? t->params[i].grad.data + (size_t)k * *n : NULL;
+    for (size_t i = 0; i < t->tied.n; i++)
+        for (int k = 0; k < t->tied.params[i].n_parts; k++)
+            if (strcmp(t->tied.params[i].part[k], name) == 0) {
+                *n = t->tied.params[i].n / (size_t)t->tied.params[i].n_parts;
+                return t->tied.params[i].grad.data ? t->tied.params[i].grad.data + (size_t)k * *n : NULL;
             }
     return NULL;
 }

@@ -131,7 +131,7 @@ static void begin(fixture *f)
     nm_tape_clear(f->run.tape);
     nm_arena_reset(f->arena);
     nm_rng_init(&f->run.rng, 1, 1);
-    nm_blip_train_zero(f->t);
+    nm_tied_zero(&f->t->tied);
 }
 
 static void check_run(fixture *f)
@@ -245,10 +245,10 @@ static void test_pretraining(void **state)
     nm_blip_batch b = { .n = 4, .pixels = f.pixels, .texts = stored_texts(features, "text.input_ids", "text.attention_mask", offsets, ids), .max_ids = 30,
                         .negative_image = negative_image, .negative_text = negative_text, .dec = 401, .enc = 402 };
     nm_opt opt = { .kind = NM_OPT_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8 };
-    float **m = calloc(f.t->n_params, sizeof *m), **v = calloc(f.t->n_params, sizeof *v);
-    for (size_t i = 0; i < f.t->n_params; i++) {
-        m[i] = nm_calloc(f.t->params[i].n, sizeof(float));
-        v[i] = nm_calloc(f.t->params[i].n, sizeof(float));
+    float **m = calloc(f.t->tied.n, sizeof *m), **v = calloc(f.t->tied.n, sizeof *v);
+    for (size_t i = 0; i < f.t->tied.n; i++) {
+        m[i] = nm_calloc(f.t->tied.params[i].n, sizeof(float));
+        v[i] = nm_calloc(f.t->tied.params[i].n, sizeof(float));
     }
     size_t step;
     const json_t *want;
@@ -279,9 +279,9 @@ static void test_pretraining(void **state)
             }
             free(wi), free(wt);
         }
-        for (size_t i = 0; i < f.t->n_params; i++)
-            nm_opt_update(&opt, NULL, f.t->params[i].n, f.t->params[i].w->f32, f.t->params[i].grad.data, 1, m[i], v[i], (int64_t)step + 1, 1e-4, 0.05);
-        nm_blip_train_changed(f.t);
+        for (size_t i = 0; i < f.t->tied.n; i++)
+            nm_opt_update(&opt, NULL, f.t->tied.params[i].n, f.t->tied.params[i].w->f32, f.t->tied.params[i].grad.data, 1, m[i], v[i], (int64_t)step + 1, 1e-4, 0.05);
+        nm_tied_changed(&f.t->tied);
     }
     assert_int_equal(step, 3);
     /* drawn negatives never are the pair itself */
@@ -289,7 +289,7 @@ static void test_pretraining(void **state)
     nm_blip_losses out = { 0 };
     begin(&f);
     assert_true(isfinite(nm_blip_pretrain_loss(&f.run, f.t, &b, true, &out)));
-    for (size_t i = 0; i < f.t->n_params; i++)
+    for (size_t i = 0; i < f.t->tied.n; i++)
         nm_free(m[i]), nm_free(v[i]);
     free(m), free(v);
     nm_weights_close(features);
@@ -433,23 +433,23 @@ static void test_caption(void **state)
     near("loss", loss, nm_json_num(want, "loss", 0), 2e-5);
     /* sixty steps on two captions: the loss falls to what label smoothing leaves */
     nm_opt opt = { .kind = NM_OPT_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8 };
-    float **m = calloc(f.t->n_params, sizeof *m), **v = calloc(f.t->n_params, sizeof *v);
-    for (size_t i = 0; i < f.t->n_params; i++) {
-        m[i] = nm_calloc(f.t->params[i].n, sizeof(float));
-        v[i] = nm_calloc(f.t->params[i].n, sizeof(float));
+    float **m = calloc(f.t->tied.n, sizeof *m), **v = calloc(f.t->tied.n, sizeof *v);
+    for (size_t i = 0; i < f.t->tied.n; i++) {
+        m[i] = nm_calloc(f.t->tied.params[i].n, sizeof(float));
+        v[i] = nm_calloc(f.t->tied.params[i].n, sizeof(float));
     }
     double last = loss;
     for (int step = 1; step <= 60; step++) {
         begin(&f);
         last = nm_blip_caption_loss(&f.run, f.t, &b);
         check_run(&f);
-        for (size_t i = 0; i < f.t->n_params; i++)
-            if (f.t->params[i].grad.data)
-                nm_opt_update(&opt, NULL, f.t->params[i].n, f.t->params[i].w->f32, f.t->params[i].grad.data, 1, m[i], v[i], step, 1e-2, 0);
-        nm_blip_train_changed(f.t);
+        for (size_t i = 0; i < f.t->tied.n; i++)
+            if (f.t->tied.params[i].grad.data)
+                nm_opt_update(&opt, NULL, f.t->tied.params[i].n, f.t->tied.params[i].w->f32, f.t->tied.params[i].grad.data, 1, m[i], v[i], step, 1e-2, 0);
+        nm_tied_changed(&f.t->tied);
     }
     assert_true(last < 0.7 * loss);
-    for (size_t i = 0; i < f.t->n_params; i++)
+    for (size_t i = 0; i < f.t->tied.n; i++)
         nm_free(m[i]), nm_free(v[i]);
     free(m), free(v);
     close_fixture(&f);
