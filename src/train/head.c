@@ -119,41 +119,17 @@ noema_status nm_head_write(const char *path, int64_t classes, int64_t dim, const
     return s;
 }
 
-/* Largest logit and logarithm of the sum of exponentials above it. */
-static double log_sum(const float *z, int64_t n, double *most)
-{
-    double sum = 0;
-    *most = -INFINITY;
-    for (int64_t k = 0; k < n; k++)
-        *most = fmax(*most, (double)z[k]);
-    for (int64_t k = 0; k < n; k++)
-        sum += exp((double)z[k] - *most);
-    return log(sum);
-}
-
-double nm_label_loss(const float *logits, const int64_t *labels, int64_t n, int64_t classes, double e, double weight, float *d)
-{
-    double loss = 0, each = e / (double)classes, share = weight / (double)n;
-    for (int64_t i = 0; i < n; i++) {
-        const float *z = logits + i * classes;
-        double most, log_z = log_sum(z, classes, &most), row = 0;
-        for (int64_t k = 0; k < classes; k++) {
-            double target = each + (k == labels[i] ? 1 - e : 0), log_p = (double)z[k] - most - log_z;
-            row -= target * log_p;
-            d[i * classes + k] += (float)((exp(log_p) - target) * share);
-        }
-        loss += row;
-    }
-    return loss / (double)n;
-}
-
 int64_t nm_head_probabilities(const float *logits, int64_t classes, float *p, int64_t label, double *loss)
 {
-    double most, log_z = log_sum(logits, classes, &most);
     int64_t best = 0;
-    *loss = most + log_z - (double)logits[label];
+    double sum = 0;
     for (int64_t k = 0; k < classes; k++)
         best = logits[k] > logits[best] ? k : best;
+    double most = (double)logits[best];
+    for (int64_t k = 0; k < classes; k++)
+        sum += exp((double)logits[k] - most);
+    double log_z = log(sum);
+    *loss = most + log_z - (double)logits[label];
     for (int64_t k = 0; k < classes; k++)
         p[k] = (float)exp((double)logits[k] - most - log_z);
     return best;

@@ -1,4 +1,4 @@
-/* head.h - a linear classifier on features: logits [n, classes] = x [n, dim] W^T + b, its file and its loss. */
+/* head.h - a linear classifier on features: logits [n, classes] = x [n, dim] W^T + b, its file and its answers. */
 #ifndef NM_HEAD_H
 #define NM_HEAD_H
 
@@ -17,10 +17,6 @@ noema_status nm_head_load(nm_head *h, const char *path, const json_t *names, noe
 
 /* Writes head.weight and head.bias; names [classes] go into the metadata as `classes`, a JSON list (NULL: left out). */
 noema_status nm_head_write(const char *path, int64_t classes, int64_t dim, const float *weight, const float *bias, const json_t *names, noema_error *err);
-
-/* Cross-entropy with label smoothing e (torch.nn.functional.cross_entropy): targets (1 - e) [k = label] + e / classes, mean over n rows.
- * d [n, classes] += its gradient times `weight`. Returns the mean loss. Logits f32, sums in double. */
-double nm_label_loss(const float *logits, const int64_t *labels, int64_t n, int64_t classes, double e, double weight, float *d);
 
 /* Softmax of one row, p [classes] in f32 (may be the logits themselves); returns the likeliest class (the first among equals). *loss: the label's cross-entropy. */
 int64_t nm_head_probabilities(const float *logits, int64_t classes, float *p, int64_t label, double *loss);

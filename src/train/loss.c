@@ -28,42 +28,55 @@ static void add_product(nm_run *r, int64_t m, int64_t n, int64_t k, const float 
     r->compute = compute;
 }
 
-/* One direction: CE of rows of exp(s) a b^T against label row0 + i. g = d loss / d z, in place over z. */
-static double one_direction(nm_run *r, int64_t rows, int64_t n, double scale, int64_t row0, double weight, float *z, double *d_scale)
+/* Targets of row i: its own column row0 + i, or evenly all columns of its group. */
+typedef struct targets { int64_t row0; const int64_t *group; } targets;
+
+static double share_of_group(const targets *t, int64_t i, int64_t n)
+{
+    int64_t same = 0;
+    for (int64_t j = 0; t->group && j < n; j++)
+        same += t->group[j] == t->group[t->row0 + i];
+    return t->group ? 1 / (double)same : 1;
+}
+
+/* One direction: CE of rows of exp(s) a b^T against their targets. g = d loss / d z, in place over z. */
+static double one_direction(int64_t rows, int64_t n, double scale, const targets *t, double weight, float *z, double *d_scale)
 {
     double loss = 0;
-    (void)r;
     for (int64_t i = 0; i < rows; i++) {
         float *row = z + i * n;
-        double most = -INFINITY, sum = 0;
+        double most = -INFINITY, sum = 0, hit = 0, share = share_of_group(t, i, n);
         for (int64_t j = 0; j < n; j++)
             most = (double)row[j] * scale > most ? (double)row[j] * scale : most;
         for (int64_t j = 0; j < n; j++)
             sum += exp((double)row[j] * scale - most);
-        double label = (double)row[row0 + i] * scale;
-        loss += log(sum) + most - label;
         for (int64_t j = 0; j < n; j++) {
-            double x = (double)row[j] * scale, g = (exp(x - most) / sum - (j == row0 + i)) * weight;
+            bool mine = t->group ? t->group[j] == t->group[t->row0 + i] : j == t->row0 + i;
+            double x = (double)row[j] * scale, target = mine ? share : 0, g = (exp(x - most) / sum - target) * weight;
+            hit += target * x;
             *d_scale += g * x;
             row[j] = (float)(g * scale);
         }
+        loss += log(sum) + most - hit;
     }
     return loss * weight;
 }
 
-nm_pair_loss nm_clip_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, int64_t row0, int64_t rows,
-                          float *d_images, float *d_texts)
+/* InfoNCE and its label-aware form: both directions, over the rows of this rank. */
+static nm_pair_loss both_directions(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, const targets *t, int64_t rows,
+                                    float *d_images, float *d_texts)
 {
     nm_pair_loss out = { 0 };
     double scale = exp(logit_scale), weight = 0.5 / (double)rows;
     nm_arena_mark m = nm_arena_get_mark(r->arena);
+    int64_t row0 = t->row0;
     const float *a[2] = { images + row0 * dim, texts + row0 * dim }, *b[2] = { texts, images };
     float *da[2] = { d_images + row0 * dim, d_texts + row0 * dim }, *db[2] = { d_texts, d_images };
     for (int d = 0; d < 2 && nm_run_ok(r); d++) {
         float *g = similarities(r, rows, n, dim, a[d], b[d]);
         if (!g)
             break;
-        out.loss += one_direction(r, rows, n, scale, row0, weight, g, &out.d_scale);
+        out.loss += one_direction(rows, n, scale, t, weight, g, &out.d_scale);
         add_product(r, rows, dim, n, g, b[d], da[d]);
         float *gt = nm_transposed(r, g, rows, n, n);
         if (gt)
@@ -71,6 +84,18 @@ nm_pair_loss nm_clip_loss(nm_run *r, int64_t n, int64_t dim, const float *images
         nm_arena_rewind(r->arena, m);
     }
     return out;
+}
+
+nm_pair_loss nm_clip_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, int64_t row0, int64_t rows,
+                          float *d_images, float *d_texts)
+{
+    return both_directions(r, n, dim, images, texts, logit_scale, &(targets){ row0, NULL }, rows, d_images, d_texts);
+}
+
+nm_pair_loss nm_unicl_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, const int64_t *group,
+                           float *d_images, float *d_texts)
+{
+    return both_directions(r, n, dim, images, texts, logit_scale, &(targets){ 0, group }, n, d_images, d_texts);
 }
 
 nm_pair_loss nm_siglip_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, double logit_bias,
@@ -102,17 +127,13 @@ nm_pair_loss nm_siglip_loss(nm_run *r, int64_t n, int64_t dim, const float *imag
 
 /* ---- cross-entropy of rows ---- */
 
-double nm_rows_loss(nm_run *r, const nm_tensor *logits, const int64_t *label, double smoothing, const double *weight, double same)
+double nm_cross_entropy_sum(const float *logits, const int64_t *label, int64_t rows, int64_t classes, double smoothing, const double *weight, double same, float *d)
 {
-    if (!logits->data)
-        return NAN;
-    int64_t rows = logits->shape[0], classes = logits->shape[1];
-    float *d = nm_grad_data(r, logits);
     double loss = 0;
     for (int64_t i = 0; i < rows; i++) {
         if (label[i] == NM_NO_LABEL)
             continue;
-        const float *z = (const float *)logits->data + i * classes;
+        const float *z = logits + i * classes;
         double most = -INFINITY, sum = 0, mean = 0, w = weight ? weight[i] : same;
         for (int64_t c = 0; c < classes; c++)
             most = (double)z[c] > most ? (double)z[c] : most;
@@ -128,4 +149,11 @@ double nm_rows_loss(nm_run *r, const nm_tensor *logits, const int64_t *label, do
         }
     }
     return loss;
+}
+
+double nm_rows_loss(nm_run *r, const nm_tensor *logits, const int64_t *label, double smoothing, const double *weight, double same)
+{
+    if (!logits->data)
+        return NAN;
+    return nm_cross_entropy_sum(logits->data, label, logits->shape[0], logits->shape[1], smoothing, weight, same, nm_grad_data(r, logits));
 }

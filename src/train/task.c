@@ -144,9 +144,8 @@ static nm_outputs labels_forward(nm_trainer *t, const nm_pair_batch *b, int64_t 
 
 static double labels_loss(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end, float *const *out, float *const *d, bool scalars)
 {
-    double share = (double)(end - begin) / (double)b->n;
     (void)scalars;
-    return share * nm_label_loss(out[0], b->labels + begin, end - begin, t->o.head->classes, t->o.label_smoothing, share, d[0]);
+    return nm_cross_entropy_sum(out[0], b->labels + begin, end - begin, t->o.head->classes, t->o.label_smoothing, NULL, 1 / (double)b->n, d[0]);
 }
 
 const nm_task nm_task_labels = { .n_outputs = 1, .rowwise = true, .width = labels_width, .forward = labels_forward, .loss = labels_loss };
