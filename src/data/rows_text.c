@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/csv.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -165,48 +166,15 @@ static noema_status read_jsonl(table *t, const char *text, size_t size, noema_er
 
 /* ---- CSV, TSV ---- */
 
-typedef struct csv { const char *p, *end; char sep; int64_t line; nm_buf field; } csv;
-
-/* The next field into c->field; returns what ended it: the separator, '\n' or 0 (end of file). */
-static int csv_field(csv *c)
-{
-    c->field.len = 0;
-    nm_buf_append(&c->field, "", 0);
-    bool quoted = c->p < c->end && *c->p == '"';
-    if (quoted)
-        c->p++;
-    while (c->p < c->end) {
-        char ch = *c->p++;
-        if (ch == '\n')
-            c->line++;
-        if (quoted) {
-            if (ch != '"')
-                nm_buf_putc(&c->field, ch);
-            else if (c->p < c->end && *c->p == '"')
-                nm_buf_putc(&c->field, *c->p++);
-            else
-                quoted = false;
-        } else if (ch == c->sep)
-            return ch;
-        else if (ch == '\n') {
-            if (c->field.len && c->field.data[c->field.len - 1] == '\r')
-                c->field.data[--c->field.len] = 0;
-            return ch;
-        } else
-            nm_buf_putc(&c->field, ch);
-    }
-    return 0;
-}
-
 enum { PATH, TITLE, LABEL, COLUMNS };
 
-static noema_status csv_header(table *t, csv *c, int at[COLUMNS], noema_error *err)
+static noema_status csv_header(table *t, nm_csv *c, int at[COLUMNS], noema_error *err)
 {
     const nm_dataset_options *o = t->o;
     const char *keys[COLUMNS] = { o->img_key ? o->img_key : "filepath", o->caption_key ? o->caption_key : "title", o->label_key ? o->label_key : "label" };
     at[PATH] = at[TITLE] = at[LABEL] = -1;
     for (int k = 0, end = c->sep; end == c->sep; k++) {
-        end = csv_field(c);
+        end = nm_csv_field(c);
         for (int i = 0; i < COLUMNS; i++)
             if (at[i] < 0 && c->field.data && strcmp(c->field.data, keys[i]) == 0)
                 at[i] = k;
@@ -216,13 +184,13 @@ static noema_status csv_header(table *t, csv *c, int at[COLUMNS], noema_error *e
     return NOEMA_OK;
 }
 
-static noema_status csv_row(table *t, csv *c, const int at[COLUMNS], noema_error *err)
+static noema_status csv_row(table *t, nm_csv *c, const int at[COLUMNS], noema_error *err)
 {
     char *cell[COLUMNS] = { 0 }, where[600];
     bool any = false;
     snprintf(where, sizeof where, "%s: line %lld", t->part.path, (long long)c->line);
     for (int k = 0, end = c->sep; end == c->sep; k++) {
-        end = csv_field(c);
+        end = nm_csv_field(c);
         any = any || c->field.len;
         for (int i = 0; i < COLUMNS; i++)
             if (at[i] == k && !cell[i])
@@ -244,7 +212,7 @@ static noema_status csv_row(table *t, csv *c, const int at[COLUMNS], noema_error
 
 static noema_status read_csv(table *t, const char *text, size_t size, noema_error *err)
 {
-    csv c = { .p = text, .end = text + size, .sep = nm_has_suffix(t->part.path, ".tsv") ? '\t' : ',', .line = 1 };
+    nm_csv c = { .p = text, .end = text + size, .sep = nm_has_suffix(t->part.path, ".tsv") ? '\t' : ',', .line = 1 };
     int at[COLUMNS];
     if (size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
         c.p += 3;
@@ -253,6 +221,8 @@ static noema_status read_csv(table *t, const char *text, size_t size, noema_erro
     noema_status s = csv_header(t, &c, at, err);
     while (s == NOEMA_OK && c.p < c.end)
         s = csv_row(t, &c, at, err);
+    if (c.field.failed) /* what was read is not what the file says */
+        s = nm_part_no_memory(&t->part, err);
     nm_buf_free(&c.field);
     return s;
 }

@@ -5,42 +5,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/csv.h"
 #include "base/file.h"
 #include "eval/task.h"
 
 #define CSV_LIMIT ((size_t)64 << 20)
 
-typedef struct csv { char **head, **cell; int64_t n_head, n_cell; const char *p, *end; } csv;
+typedef struct csv { char **head, **cell; int64_t n_head, n_cell; nm_csv text; } csv;
 
-/* The next line into list; quoted cells may hold commas. false: no more. */
+/* The next line into list; false: no more, or no memory. */
 static bool next_line(csv *c, char ***list, int64_t *n)
 {
     nm_strings_free(*list, *n);
     *list = NULL;
     *n = 0;
-    if (c->p >= c->end)
+    if (c->text.p >= c->text.end)
         return false;
-    for (bool more = true; more;) {
-        nm_buf b = { 0 };
-        bool quoted = false;
-        nm_buf_append(&b, "", 0);
-        while (c->p < c->end && (quoted || (*c->p != ',' && *c->p != '\n'))) {
-            if (*c->p == '"')
-                quoted = !quoted;
-            else if (*c->p != '\r')
-                nm_buf_putc(&b, *c->p);
-            c->p++;
-        }
-        more = c->p < c->end && *c->p == ',';
-        c->p += c->p < c->end;
-        char **q = nm_realloc_array(*list, (size_t)*n + 1, sizeof *q), *text = nm_buf_take(&b);
+    for (int end = ','; end == ',';) {
+        end = nm_csv_field(&c->text);
+        char **q = nm_realloc_array(*list, (size_t)*n + 1, sizeof *q);
         if (q)
             *list = q;
-        if (!q || !text) {
-            free(text);
+        if (!q || c->text.field.failed || !(q[*n] = nm_strdup(c->text.field.data)))
             return false;
-        }
-        q[(*n)++] = text;
+        ++*n;
     }
     return true;
 }
@@ -177,8 +165,7 @@ noema_status nm_eval_published(nm_eval *e)
     if (s == NOEMA_OK && !(name = e->o.published_name ? nm_strdup(e->o.published_name) : nm_sprintf("%s %s", model, pretrained ? pretrained : "")))
         s = nm_fail(e->err, NOEMA_E_MEMORY, "out of memory");
     if (s == NOEMA_OK) {
-        t.p = text;
-        t.end = text + size;
+        t.text = (nm_csv){ .p = text, .end = text + size, .sep = ',', .line = 1 };
         if (!next_line(&t, &t.head, &t.n_head) || t.n_head < 3)
             s = nm_fail(e->err, NOEMA_E_FORMAT, "%s: expected a table with a header line", e->o.published);
     }
@@ -186,6 +173,7 @@ noema_status nm_eval_published(nm_eval *e)
         s = search(e, &t, name, e->o.dataset);
     nm_strings_free(t.head, t.n_head);
     nm_strings_free(t.cell, t.n_cell);
+    nm_buf_free(&t.text.field);
     free(name);
     free(text);
     return s;

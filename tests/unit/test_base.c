@@ -1,4 +1,4 @@
-/* test_base.c - base: half floats over every bit pattern, UTF-8, SHA-256, Philox, arena, pool. */
+/* test_base.c - base: half floats over every bit pattern, UTF-8, SHA-256, Philox, arena, pool, numbers in JSON, CSV. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/csv.h"
 #include "base/half.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -157,11 +158,32 @@ static void test_json_numbers(void **state)
     }
 }
 
+static void test_csv(void **state)
+{
+    (void)state;
+    static const char text[] = "a,\"b, \"\"c\"\"\nd\",\r\n\"x\"y,,\"\r\n\"\n끝\r";
+    static const struct { const char *field; int end; int64_t line; } want[] = { { "a", ',', 1 },    { "b, \"c\"\nd", ',', 2 }, { "", '\n', 3 }, { "xy", ',', 3 },
+                                                                                 { "", ',', 3 },     { "\r\n", '\n', 5 },       { "끝", 0, 5 } };
+    nm_csv c = { .p = text, .end = text + sizeof text - 1, .sep = ',', .line = 1 };
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        assert_int_equal(nm_csv_field(&c), want[i].end);
+        assert_string_equal(c.field.data, want[i].field);
+        assert_int_equal(c.line, want[i].line);
+    }
+    assert_ptr_equal(c.p, c.end);
+    nm_csv open = { .p = "\"a,b\n", .sep = ',', .line = 1 };
+    open.end = open.p + 5;
+    assert_int_equal(nm_csv_field(&open), 0); /* quotes that stay open: all of it */
+    assert_string_equal(open.field.data, "a,b\n");
+    nm_buf_free(&c.field);
+    nm_buf_free(&open.field);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_half_round_trip), cmocka_unit_test(test_utf8), cmocka_unit_test(test_sha256), cmocka_unit_test(test_rng),
-        cmocka_unit_test(test_arena), cmocka_unit_test(test_pool), cmocka_unit_test(test_json_numbers),
+        cmocka_unit_test(test_arena), cmocka_unit_test(test_pool), cmocka_unit_test(test_json_numbers), cmocka_unit_test(test_csv),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
