@@ -118,6 +118,8 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
     o->lora = cli_str(c, "lora", NULL);
     o->siglip = cli_flag(c, "siglip");
     o->unicl = cli_flag(c, "unicl");
+    o->coca_caption_loss_weight = cli_num(c, "coca-caption-loss-weight", o->coca_caption_loss_weight);
+    o->coca_contrastive_loss_weight = cli_num(c, "coca-contrastive-loss-weight", o->coca_contrastive_loss_weight);
     o->captions = cli_str(c, "captions", NULL);
     o->no_shuffle = cli_flag(c, "no-shuffle");
     o->no_augment = cli_flag(c, "no-augment");

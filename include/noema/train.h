@@ -77,6 +77,8 @@ typedef struct noema_train_options {
     const char *lora_targets;   /* of q, k, v, out, fc, proj, separated by commas; NULL: "q,v" */
     const char *lora;           /* a safetensors file of adapters to start from, or NULL: A drawn, B zero */
     int unicl;                  /* label-aware loss (arXiv 2204.03610): rows of one label, or of one text, are no false negatives of each other */
+    double coca_caption_loss_weight, coca_contrastive_loss_weight; /* of a model with a caption decoder (CoCa): 2, 1; a contrastive weight of 0
+                                   trains captions alone */
     const char *captions;       /* .jsonl, {"label", "captions": [...]}: each row gets one text of its label's at random in every epoch; or NULL */
     noema_train_fn *progress;
     void *progress_user;

@@ -87,7 +87,7 @@ static float *decoder_step(void *user, int64_t n, const int64_t *parent, const i
     if (nm_run_ok(r)) {
         nm_texts t = { .n = n, .offsets = begin, .ids = flat, .pad_id = -1 };
         nm_tensor image = nm_gather_rows(r, nm_flatten(d->image, 2), from, n * tokens);
-        logits = nm_clip_caption_logits(r, (const nm_clip *)d->s->model->m, nm_reshape(image, NM_SHAPE(n, tokens, d->image.shape[2])), &t, true);
+        logits = nm_clip_caption_logits(r, (const nm_clip *)d->s->model->m, nm_reshape(image, NM_SHAPE(n, tokens, d->image.shape[2])), &t, NM_COCA_LAST);
     }
     return nm_session_error(d->s, err) == NOEMA_OK ? logits.data : NULL;
 }
@@ -116,7 +116,7 @@ static noema_status generate(noema_session *s, nm_tensor pixels, const int32_t *
     const nm_clip *m = (const nm_clip *)s->model->m;
     int64_t items = pixels.shape[0];
     nm_run *r = nm_session_run(s);
-    coca_decoder d = { .s = s, .image = nm_clip_image_tokens(r, m, pixels) };
+    coca_decoder d = { .s = s, .image = nm_clip_image_tokens(r, m, pixels, NULL) };
     int32_t *prompts = nm_scratch(r, (size_t)(items * length) * sizeof *prompts);
     int64_t *offsets = nm_every_row(r, items + 1, length, 0);
     noema_status st = nm_session_error(s, err);

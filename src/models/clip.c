@@ -279,22 +279,24 @@ nm_tensor nm_clip_dense(nm_run *r, const nm_clip *m, nm_tensor pixels, unsigned 
     return m->cfg.resnet ? nm_resnet_dense(r, &m->rn, &m->cfg.rn, pixels) : nm_vit_dense(r, &m->vit, &m->cfg.vit, pixels, flags);
 }
 
-nm_tensor nm_clip_image_tokens(nm_run *r, const nm_clip *m, nm_tensor pixels)
+nm_tensor nm_clip_image_tokens(nm_run *r, const nm_clip *m, nm_tensor pixels, nm_tensor *vector)
 {
     nm_tensor tokens = { 0 };
     if (!m->cfg.coca)
         return nm_run_fail(r, NOEMA_E_UNSUPPORTED, "this model has no caption decoder");
-    nm_vit_forward(r, &m->vit, &m->cfg.vit, pixels, &tokens);
+    nm_tensor v = nm_vit_forward(r, &m->vit, &m->cfg.vit, pixels, &tokens);
+    if (vector)
+        *vector = v;
     return tokens;
 }
 
-nm_tensor nm_clip_caption_logits(nm_run *r, const nm_clip *m, nm_tensor image_tokens, const nm_texts *texts, bool last)
+nm_tensor nm_clip_caption_logits(nm_run *r, const nm_clip *m, nm_tensor image_tokens, const nm_texts *texts, nm_coca_rows which)
 {
     nm_tensor tokens = { 0 };
     if (!m->cfg.coca)
         return nm_run_fail(r, NOEMA_E_UNSUPPORTED, "this model has no caption decoder");
     nm_text_forward_tokens(r, &m->text, &m->cfg.text, texts, &tokens);
-    return nm_coca_logits(r, &m->decoder, &m->cfg.decoder, image_tokens, tokens, texts->offsets, last);
+    return nm_coca_logits(r, &m->decoder, &m->cfg.decoder, image_tokens, tokens, texts->offsets, which);
 }
 
 static json_t *clip_config(const nm_model *m) { return nm_clip_config_json((const nm_clip *)m); }

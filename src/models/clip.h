@@ -69,9 +69,10 @@ int nm_cfg_heads(int64_t width);                                          /* of 
 int nm_cfg_int(const json_t *o, const char *key, int dflt);               /* -1: no sensible number */
 void nm_cfg_pair(const json_t *o, const char *key, int dflt, int *h, int *w); /* a number or [h, w] */
 
-/* The caption decoder: images f32 [n, 3, H, W] -> tokens [n, k, width]; logits of texts' rows as nm_coca_logits. */
-nm_tensor nm_clip_image_tokens(nm_run *r, const nm_clip *m, nm_tensor pixels);
-nm_tensor nm_clip_caption_logits(nm_run *r, const nm_clip *m, nm_tensor image_tokens, const nm_texts *texts, bool last);
+/* The caption decoder: images f32 [n, 3, H, W] -> tokens [n, k, width] and, where it is not NULL, the picture's vector [n, embed_dim]; logits of
+ * texts' rows as nm_coca_logits. */
+nm_tensor nm_clip_image_tokens(nm_run *r, const nm_clip *m, nm_tensor pixels, nm_tensor *vector);
+nm_tensor nm_clip_caption_logits(nm_run *r, const nm_clip *m, nm_tensor image_tokens, const nm_texts *texts, nm_coca_rows which);
 /* Patch features in the joint space (NM_DENSE_*), [n, positions, embed_dim]. */
 nm_tensor nm_clip_dense(nm_run *r, const nm_clip *m, nm_tensor pixels, unsigned flags);
 

@@ -35,7 +35,9 @@ void nm_coca_params(nm_params *p, nm_coca_w *w, const nm_coca_cfg *c)
         size_t m = nm_params_push(p, NM_NAMES("resblocks.%d."), i);
         nm_block_params(p, &w->self[i], &self);
         nm_params_pop(p, m);
-        m = nm_params_push(p, NM_NAMES("cross_attn.%d."), i);
+    }
+    for (int i = 0; i < c->layers; i++) {
+        size_t m = nm_params_push(p, NM_NAMES("cross_attn.%d."), i);
         nm_block_params(p, &w->cross[i], &cross);
         nm_params_pop(p, m);
     }
@@ -54,7 +56,8 @@ bool nm_coca_ready(nm_coca_w *w, const nm_coca_cfg *c)
     return ok;
 }
 
-nm_tensor nm_coca_logits(nm_run *r, const nm_coca_w *w, const nm_coca_cfg *c, nm_tensor image, nm_tensor tokens, const int64_t *offsets, bool last)
+nm_tensor nm_coca_logits(nm_run *r, const nm_coca_w *w, const nm_coca_cfg *c, nm_tensor image, nm_tensor tokens, const int64_t *offsets,
+                         nm_coca_rows which)
 {
     if (!image.data || !tokens.data)
         return (nm_tensor){ 0 };
@@ -70,11 +73,12 @@ nm_tensor nm_coca_logits(nm_run *r, const nm_coca_w *w, const nm_coca_cfg *c, nm
         x = nm_block_forward(r, x, &w->self[i], &self, &causal, -1);
         x = nm_block_cross(r, x, context, &w->cross[i], &cross, &to_image);
     }
-    if (last) {
-        int64_t *rows = nm_scratch(r, (size_t)n * sizeof *rows);
+    if (which != NM_COCA_ALL) {
+        int64_t k = 0, *rows = nm_scratch(r, (size_t)(offsets[n] + 1) * sizeof *rows);
         for (int64_t i = 0; rows && i < n; i++)
-            rows[i] = offsets[i + 1] - 1;
-        x = rows ? nm_gather_rows(r, x, rows, n) : (nm_tensor){ 0 };
+            for (int64_t row = which == NM_COCA_LAST ? offsets[i + 1] - 1 : offsets[i]; row < offsets[i + 1] - (which == NM_COCA_BUT_LAST); row++)
+                rows[k++] = row;
+        x = rows ? nm_gather_rows(r, x, rows, k) : (nm_tensor){ 0 };
     }
     x = nm_layernorm(r, x, &w->ln_final, c->eps);
     return nm_matmul_w(r, x, &w->text_projection, (nm_epilogue){ .f32 = true });

@@ -19,8 +19,9 @@ void nm_coca_free(nm_coca_w *w, const nm_coca_cfg *c);
 void nm_coca_params(nm_params *p, nm_coca_w *w, const nm_coca_cfg *c); /* below "text_decoder." */
 bool nm_coca_ready(nm_coca_w *w, const nm_coca_cfg *c);
 
-/* image f32 [n, image tokens, width]; tokens f32 [rows, width] ragged by offsets [n + 1]. Logits of every row, or (last) of each
- * text's last row alone: f32 [rows or n, vocab]. */
-nm_tensor nm_coca_logits(nm_run *r, const nm_coca_w *w, const nm_coca_cfg *c, nm_tensor image, nm_tensor tokens, const int64_t *offsets, bool last);
+/* Of which rows of a text the logits are wanted: all; the last, for generation; all but the last, which training has labels for. */
+typedef enum nm_coca_rows { NM_COCA_ALL, NM_COCA_LAST, NM_COCA_BUT_LAST } nm_coca_rows;
+/* image f32 [n, image tokens, width]; tokens f32 [rows, width] ragged by offsets [n + 1] -> f32 [rows wanted, vocab]. */
+nm_tensor nm_coca_logits(nm_run *r, const nm_coca_w *w, const nm_coca_cfg *c, nm_tensor image, nm_tensor tokens, const int64_t *offsets, nm_coca_rows which);
 
 #endif

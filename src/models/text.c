@@ -199,15 +199,27 @@ static bool make_layout(nm_run *r, layout *l, const nm_texts *t, const nm_text_c
 
 /* ---- forward ---- */
 
+/* Token rows of every text, then the class rows; and where each row of the layout is among them. */
+static nm_tensor embed_with_class(nm_run *r, const nm_text_w *w, const layout *l)
+{
+    int64_t tokens = l->rows - l->n, *rows = nm_scratch(r, (size_t)l->rows * sizeof *rows);
+    int32_t *ids = nm_scratch(r, (size_t)l->rows * sizeof *ids), *pos = nm_scratch(r, (size_t)l->rows * sizeof *pos);
+    if (!nm_run_ok(r))
+        return (nm_tensor){ 0 };
+    for (int64_t i = 0, row = 0, at = 0; i < l->n; i++)
+        for (; row <= l->pooled[i]; row++) {
+            bool cls = row == l->pooled[i];
+            rows[row] = cls ? tokens + i : at++;
+            ids[rows[row]] = cls ? 0 : l->ids[row];
+            pos[rows[row]] = l->pos[row];
+        }
+    nm_tensor x = nm_embedding(r, ids, tokens, &w->token_embedding, pos, &w->positional_embedding);
+    return nm_join_rows(r, x, nm_embedding(r, ids + tokens, l->n, &w->cls_emb, pos + tokens, &w->positional_embedding), rows, l->rows);
+}
+
 static nm_tensor embed_rows(nm_run *r, const nm_text_w *w, const nm_text_cfg *c, const layout *l)
 {
-    nm_tensor x = nm_embedding(r, l->ids, l->rows, &w->token_embedding, l->pos, &w->positional_embedding);
-    if (c->pool != NM_TEXT_POOL_CLS || !x.data)
-        return x;
-    for (int64_t i = 0; i < l->n; i++) /* the class token's own vector in place of a token's */
-        r->kn->elementwise.add(c->width, w->cls_emb.f32, w->positional_embedding.f32 + (int64_t)c->context_length * c->width,
-                               (float *)x.data + l->pooled[i] * c->width);
-    return x;
+    return c->pool == NM_TEXT_POOL_CLS ? embed_with_class(r, w, l) : nm_embedding(r, l->ids, l->rows, &w->token_embedding, l->pos, &w->positional_embedding);
 }
 
 /* Rows [n * context, width] as observers know them. */

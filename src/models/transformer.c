@@ -26,8 +26,6 @@ void nm_block_params(nm_params *p, nm_block_w *w, const nm_block_cfg *c)
     int64_t width = c->width;
     nm_norm_params(p, &w->ln_1, width, NM_NAMES("ln_1.weight", "layer_norm1.weight", "norm1.weight"),
                    NM_NAMES("ln_1.bias", "layer_norm1.bias", "norm1.bias"));
-    if (c->cross)
-        nm_norm_params(p, &w->ln_1_kv, width, NM_NAMES("ln_1_kv.weight"), NM_NAMES("ln_1_kv.bias"));
     /* torch.nn.MultiheadAttention: xavier_uniform over [3 width, width], zero biases */
     float xavier = sqrtf(6.0f / (4.0f * (float)width));
     nm_param(p, &w->qkv.weight, NM_SHAPE(3 * width, width),
@@ -41,6 +39,8 @@ void nm_block_params(nm_params *p, nm_block_w *w, const nm_block_cfg *c)
     nm_param(p, &w->out.bias, NM_SHAPE(width), NM_NAMES("attn.out_proj.bias", "self_attn.out_proj.bias", "attn.proj.bias"), NM_ZEROS, NM_NO_DECAY);
     if (c->layer_scale)
         nm_param(p, &w->ls_1, NM_SHAPE(width), NM_NAMES("ls_1.gamma", NULL, "ls1.gamma"), NM_CONST(1e-4f), NM_NO_DECAY);
+    if (c->cross)
+        nm_norm_params(p, &w->ln_1_kv, width, NM_NAMES("ln_1_kv.weight"), NM_NAMES("ln_1_kv.bias"));
     nm_norm_params(p, &w->ln_2, width, NM_NAMES("ln_2.weight", "layer_norm2.weight", "norm2.weight"),
                    NM_NAMES("ln_2.bias", "layer_norm2.bias", "norm2.bias"));
     nm_linear_params(p, &w->fc, c->mlp, width, NM_NAMES("mlp.c_fc.weight", "mlp.fc1.weight", "mlp.fc1.weight"),
@@ -51,36 +51,13 @@ void nm_block_params(nm_params *p, nm_block_w *w, const nm_block_cfg *c)
         nm_param(p, &w->ls_2, NM_SHAPE(width), NM_NAMES("ls_2.gamma", NULL, "ls2.gamma"), NM_CONST(1e-4f), NM_NO_DECAY);
 }
 
-bool nm_weight_row_view(nm_weight *dst, const nm_weight *src, int64_t begin, int64_t end)
-{
-    nm_weight_free(dst);
-    *dst = (nm_weight){ .shape = src->shape, .transposed = src->transposed };
-    if (!nm_has(src))
-        return true;
-    dst->shape.dim[0] = end - begin;
-    int64_t row = 0;
-    for (int i = 0; i < src->n_parts; i++) {
-        nm_tensor t = src->part[i];
-        int dim = src->transposed && t.ndim == 2 ? 1 : 0; /* the stored dimension that counts rows */
-        int64_t n = t.shape[dim], b = begin > row ? begin - row : 0, e = end - row < n ? end - row : n;
-        row += n;
-        if (b >= e)
-            continue;
-        t.data = (char *)t.data + (size_t)(b * t.stride[dim]) * nm_dtype_size(t.dtype);
-        t.shape[dim] = e - b;
-        dst->part[dst->n_parts++] = t;
-    }
-    return dst->shape.ndim > 1 || nm_weight_make_f32(dst);
-}
-
 bool nm_block_ready(nm_block_w *w, const nm_block_cfg *c)
 {
     if (!c->cross)
         return true;
     int64_t width = c->width;
-    return nm_weight_row_view(&w->q.weight, &w->qkv.weight, 0, width) && nm_weight_row_view(&w->q.bias, &w->qkv.bias, 0, width) &&
-           nm_weight_row_view(&w->kv.weight, &w->qkv.weight, width, 3 * width) &&
-           nm_weight_row_view(&w->kv.bias, &w->qkv.bias, width, 3 * width);
+    return nm_weight_rows_of(&w->q.weight, &w->qkv.weight, 0, width) && nm_weight_rows_of(&w->q.bias, &w->qkv.bias, 0, width) &&
+           nm_weight_rows_of(&w->kv.weight, &w->qkv.weight, width, 3 * width) && nm_weight_rows_of(&w->kv.bias, &w->qkv.bias, width, 3 * width);
 }
 
 void nm_block_free(nm_block_w *w)
@@ -121,20 +98,32 @@ static nm_tensor block(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_blo
     return nm_block_mlp(r, x, w, c);
 }
 
-typedef struct segment { const nm_block_w *w; nm_block_cfg c; nm_mask mask; } segment;
+static nm_tensor cross(nm_run *r, nm_tensor x, nm_tensor context, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask)
+{
+    int64_t width = c->width;
+    nm_tensor q = nm_linear(r, nm_layernorm(r, x, &w->ln_1, c->eps), &w->q, (nm_epilogue){ 0 });
+    nm_tensor kv = nm_linear(r, nm_layernorm(r, context, &w->ln_1_kv, c->eps), &w->kv, (nm_epilogue){ 0 }), a = { 0 };
+    if (kv.data)
+        a = nm_attention(r, q, nm_cols(kv, 0, width), nm_cols(kv, width, 2 * width), c->heads, mask);
+    return nm_block_mlp(r, attention_out(r, x, a, w, -1), w, c);
+}
+
+typedef struct segment { const nm_block_w *w; nm_block_cfg c; nm_mask mask; nm_tensor context; } segment;
 
 static nm_tensor run_segment(nm_run *r, nm_tensor x, void *arg)
 {
     const segment *s = arg;
-    return block(r, x, s->w, &s->c, &s->mask, -1);
+    return s->c.cross ? cross(r, x, s->context, s->w, &s->c, &s->mask) : block(r, x, s->w, &s->c, &s->mask, -1);
 }
 
 /* What the mask points to is copied: the block runs again when its owner is gone. */
-static nm_tensor checkpointed(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask)
+static nm_tensor checkpointed(nm_run *r, nm_tensor x, nm_tensor context, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask)
 {
-    segment *s = NM_SAVE(r, segment, w, *c, mask ? *mask : (nm_mask){ 0 });
+    segment *s = NM_SAVE(r, segment, w, *c, mask ? *mask : (nm_mask){ 0 }, context);
     if (!s)
         return (nm_tensor){ 0 };
+    if (s->mask.key_bias)
+        s->mask.key_bias = nm_save_(r, s->mask.key_bias, (size_t)s->mask.k_offsets[s->mask.n_seq] * sizeof *s->mask.key_bias);
     if (s->mask.q_offsets)
         s->mask.q_offsets = nm_save_(r, s->mask.q_offsets, (size_t)(s->mask.n_seq + 1) * sizeof *s->mask.q_offsets);
     if (s->mask.k_offsets)
@@ -144,9 +133,9 @@ static nm_tensor checkpointed(nm_run *r, nm_tensor x, const nm_block_w *w, const
 
 nm_tensor nm_block_forward(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask, int index)
 {
-    bool keys = mask && (mask->key_bias || mask->bias); /* of unknown length: kept as ever */
-    if (r->checkpoint && r->tape && !r->observe && !keys)
-        return checkpointed(r, x, w, c, mask);
+    bool unknown = mask && (mask->bias || (mask->key_bias && !mask->k_offsets)); /* of unknown length: kept as ever */
+    if (r->checkpoint && r->tape && !r->observe && !unknown)
+        return checkpointed(r, x, (nm_tensor){ 0 }, w, c, mask);
     nm_arena_mark mark = nm_mark(r);
     x = block(r, x, w, c, mask, index);
     nm_reset(r, mark); /* x lies before the mark: it was written in place */
@@ -157,15 +146,10 @@ nm_tensor nm_block_forward(nm_run *r, nm_tensor x, const nm_block_w *w, const nm
 
 nm_tensor nm_block_cross(nm_run *r, nm_tensor x, nm_tensor context, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask)
 {
-    int64_t width = c->width;
+    if (r->checkpoint && r->tape && !r->observe)
+        return checkpointed(r, x, context, w, c, mask);
     nm_arena_mark mark = nm_mark(r);
-    nm_tensor q = nm_linear(r, nm_layernorm(r, x, &w->ln_1, c->eps), &w->q, (nm_epilogue){ 0 });
-    nm_tensor kv = nm_linear(r, nm_layernorm(r, context, &w->ln_1_kv, c->eps), &w->kv, (nm_epilogue){ 0 });
-    nm_tensor a = { 0 };
-    if (kv.data)
-        a = nm_attention(r, q, nm_cols(kv, 0, width), nm_cols(kv, width, 2 * width), c->heads, mask);
-    x = attention_out(r, x, a, w, -1);
-    x = nm_block_mlp(r, x, w, c);
+    x = cross(r, x, context, w, c, mask);
     nm_reset(r, mark);
     return x;
 }

@@ -55,9 +55,6 @@ nm_tensor nm_block_mlp(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_blo
 void nm_linear_params(nm_params *p, nm_linear_w *w, int64_t out, int64_t in, nm_names weight, nm_names bias, float std, unsigned bias_flags);
 void nm_norm_params(nm_params *p, nm_norm_w *w, int64_t width, nm_names weight, nm_names bias);
 
-/* dst becomes rows [begin, end) of src, sharing its memory; vectors and matrices in one part or several. */
-bool nm_weight_row_view(nm_weight *dst, const nm_weight *src, int64_t begin, int64_t end);
-
 /* Shows t under the module above the current one: "text." -> "name", "clip.text." -> "clip.name". */
 void nm_observe_above(nm_run *r, nm_tensor t, const char *name);
 

@@ -38,11 +38,17 @@ typedef struct nm_vit_cfg {
 typedef struct nm_attn_pool_w {
     nm_weight query;      /* [queries, embed] */
     nm_norm_w ln_q, ln_k; /* [embed], [width] */
-    nm_linear_w qkv;      /* width == embed: fused [3 embed, embed] */
-    nm_linear_w q, kv;    /* else q [embed, embed] and kv [2 embed, width]; views where fused */
+    nm_weight qkv;        /* width == embed: fused [3 embed, embed]; q, k and v then are its rows */
+    nm_linear_w q, k, v;  /* [embed, embed], [embed, width] twice; biases are rows of bias */
     nm_weight bias;       /* [3 embed] */
     nm_linear_w out;      /* [embed, embed] */
 } nm_attn_pool_w;
+
+void nm_attn_pool_params(nm_params *p, nm_attn_pool_w *w, const char *module, int queries, int64_t embed, int64_t width);
+bool nm_attn_pool_ready(nm_attn_pool_w *w, int64_t embed); /* after loading or drawing */
+void nm_attn_pool_free(nm_attn_pool_w *w);
+/* x f32 [n, tokens, width] -> f32 [n, queries, embed] */
+nm_tensor nm_attn_pool(nm_run *r, const nm_attn_pool_w *w, int heads, nm_tensor x);
 
 /* timm's AttentionPoolLatent, transformers' SiglipMultiheadAttentionPoolingHead. */
 typedef struct nm_map_pool_w {

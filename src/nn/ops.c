@@ -71,7 +71,7 @@ const nm_packed *nm_packed_for(nm_run *r, const nm_weight *w, nm_dtype compute, 
 {
     int64_t n = w->shape.dim[0], k = n ? nm_shape_numel(w->shape) / n : 0;
     const nm_tensor *t = &w->part[0];
-    if (!w->grad || !r->training || w->n_parts != 1 || t->dtype != NM_F32 || !nm_is_contiguous(t) || nm_numel(t) != n * k)
+    if (!nm_weight_grad_of(w) || !r->training || w->n_parts != 1 || t->dtype != NM_F32 || !nm_is_contiguous(t) || nm_numel(t) != n * k)
         return nm_weight_packed(r, w, compute);
     void *data = nm_scratch(r, nm_packed_bytes(r->kn, compute, n, k));
     if (!data || !nm_gemm_pack_into(r->kn, room, compute, t->data, NM_F32, w->transposed ? n : k, w->transposed, n, k, r->pool, data))
@@ -149,6 +149,10 @@ float *nm_weight_grad_out(nm_run *r, const nm_weight *w, bool *add)
 {
     nm_grad *g = w->grad;
     *add = true;
+    if (w->whole) { /* the other rows too get what others add, or zeros */
+        float *all = nm_weight_grad(r, w->whole);
+        return all ? all + w->first * (nm_shape_numel(w->shape) / w->shape.dim[0]) : NULL;
+    }
     if (!g)
         return NULL;
     if (g->busy) {
@@ -172,6 +176,6 @@ float *nm_weight_grad(nm_run *r, const nm_weight *w)
     bool add;
     float *d = nm_weight_grad_out(r, w, &add);
     if (d && !add)
-        memset(d, 0, w->grad->n * sizeof *d);
+        memset(d, 0, w->grad->n * sizeof *d); /* a whole weight: rows of one always add */
     return d;
 }

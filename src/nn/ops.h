@@ -37,7 +37,7 @@ float *nm_transposed(nm_run *r, const float *src, int64_t rows, int64_t cols, in
 void nm_add_column_sums(nm_run *r, const float *x, int64_t rows, int64_t cols, int64_t ld, float *out);
 
 /* Whether a weight collects gradients in this run, and where (contiguous, the declared layout). */
-static inline bool nm_trains(const nm_run *r, const nm_weight *w) { return r->tape && w && w->grad && nm_has(w); }
+static inline bool nm_trains(const nm_run *r, const nm_weight *w) { return r->tape && w && nm_weight_grad_of(w) && nm_has(w); }
 float *nm_weight_grad(nm_run *r, const nm_weight *w);
 /* For a backward that writes the whole gradient: *add false when it holds nothing yet and is to be written. */
 float *nm_weight_grad_out(nm_run *r, const nm_weight *w, bool *add);

@@ -166,26 +166,114 @@ static void drop_packed(nm_weight *w)
     }
 }
 
-void nm_weight_changed(nm_weight *w) { drop_packed(w); }
-
-void nm_weight_free(nm_weight *w)
+void nm_weight_changed(nm_weight *w)
 {
     drop_packed(w);
-    if (w->f32 && !(w->owned_part && w->f32 == w->part[0].data))
+    for (int i = 0; i < NM_MAX_PARTS; i++)
+        if (w->shown[i])
+            drop_packed(w->shown[i]);
+}
+
+static int64_t row_numbers(const nm_weight *w) { return w->shape.dim[0] ? nm_shape_numel(w->shape) / w->shape.dim[0] : 0; }
+
+/* Everything but the links between a weight and its rows. */
+static void release_value(nm_weight *w)
+{
+    bool borrowed = w->whole && w->whole->f32 && w->f32 == w->whole->f32 + w->first * row_numbers(w);
+    drop_packed(w);
+    if (w->f32 && !borrowed && !(w->owned_part && w->f32 == w->part[0].data))
         nm_free(w->f32);
     if (w->owned_part)
         nm_free(w->part[0].data);
+    nm_weight links = { .whole = w->whole, .first = w->first };
+    memcpy(links.shown, w->shown, sizeof links.shown);
+    *w = links;
+}
+
+void nm_weight_free(nm_weight *w)
+{
+    for (int i = 0; i < NM_MAX_PARTS; i++) {
+        if (w->shown[i]) {
+            release_value(w->shown[i]);
+            w->shown[i]->whole = NULL;
+        }
+        if (w->whole && w->whole->shown[i] == w)
+            w->whole->shown[i] = NULL;
+    }
+    release_value(w);
     *w = (nm_weight){ 0 };
+}
+
+/* ---- rows of a weight ---- */
+
+static void cut_rows(nm_weight *dst, const nm_weight *src, int64_t begin, int64_t end)
+{
+    dst->shape = src->shape;
+    dst->transposed = src->transposed;
+    if (!nm_has(src))
+        return;
+    dst->shape.dim[0] = end - begin;
+    int64_t row = 0;
+    for (int i = 0; i < src->n_parts; i++) {
+        nm_tensor t = src->part[i];
+        int dim = src->transposed && t.ndim == 2 ? 1 : 0; /* the stored dimension that counts rows */
+        int64_t n = t.shape[dim], b = begin > row ? begin - row : 0, e = end - row < n ? end - row : n;
+        row += n;
+        if (b >= e)
+            continue;
+        t.data = (char *)t.data + (size_t)(b * t.stride[dim]) * nm_dtype_size(t.dtype);
+        t.shape[dim] = e - b;
+        dst->part[dst->n_parts++] = t;
+    }
+}
+
+bool nm_weight_row_view(nm_weight *dst, const nm_weight *src, int64_t begin, int64_t end)
+{
+    nm_weight_free(dst);
+    cut_rows(dst, src, begin, end);
+    return dst->shape.ndim > 1 || nm_weight_make_f32(dst);
+}
+
+static bool show_rows(nm_weight *dst, int64_t rows)
+{
+    const nm_weight *src = dst->whole;
+    cut_rows(dst, src, dst->first, dst->first + rows);
+    if (src->f32)
+        dst->f32 = src->f32 + dst->first * row_numbers(src);
+    return dst->f32 || dst->shape.ndim > 1 || nm_weight_make_f32(dst);
+}
+
+bool nm_weight_rows_of(nm_weight *dst, nm_weight *src, int64_t begin, int64_t end)
+{
+    int k = 0;
+    nm_weight_free(dst);
+    while (k < NM_MAX_PARTS && src->shown[k])
+        k++;
+    if (k == NM_MAX_PARTS)
+        return false;
+    src->shown[k] = dst;
+    dst->whole = src;
+    dst->first = begin;
+    return show_rows(dst, end - begin);
 }
 
 void nm_weight_set(nm_weight *w, float *data, nm_shape shape)
 {
-    nm_weight_free(w);
+    int64_t rows[NM_MAX_PARTS] = { 0 };
+    for (int i = 0; i < NM_MAX_PARTS; i++)
+        if (w->shown[i]) {
+            rows[i] = w->shown[i]->shape.dim[0];
+            release_value(w->shown[i]);
+        }
+    release_value(w);
     w->shape = shape;
     w->n_parts = 1;
     w->part[0] = nm_view(data, NM_F32, shape);
     w->owned_part = true;
     w->f32 = data;
+    for (int i = 0; i < NM_MAX_PARTS; i++)
+        if (w->shown[i])
+            (void)show_rows(w->shown[i], rows[i]); /* w->f32 is there: nothing to allocate */
 }
 
 bool nm_weight_own(nm_weight *w)

@@ -20,12 +20,16 @@ typedef struct nm_weight {
     bool owned_part;                  /* part[0].data was allocated for this weight (initialised, resized, trained) */
     _Atomic(nm_packed *) packed[NM_DTYPES]; /* by compute dtype, made at first use */
     struct nm_grad *grad;
+    /* Rows [first, first + shape.dim[0]) of another weight, whose value and gradient this one shares; and those that show rows of this one. */
+    struct nm_weight *whole, *shown[NM_MAX_PARTS];
+    int64_t first;
 } nm_weight;
 
 typedef struct nm_linear_w { nm_weight weight /* [out, in] */, bias /* [out], optional */; } nm_linear_w;
 typedef struct nm_norm_w { nm_weight weight /* [width] */, bias /* [width], optional */; } nm_norm_w;
 
 static inline bool nm_has(const nm_weight *w) { return w->n_parts > 0; }
+static inline struct nm_grad *nm_weight_grad_of(const nm_weight *w) { return w->whole ? w->whole->grad : w->grad; }
 
 /* The whole parameter as contiguous f32 in the declared layout, into dst [numel]. */
 void nm_weight_copy_f32(const nm_weight *w, float *dst);
@@ -43,5 +47,11 @@ bool nm_weight_own(nm_weight *w);
 /* After the value changed in place (an optimiser's step): forgets packed forms. No other thread may use the weight meanwhile. */
 void nm_weight_changed(nm_weight *w);
 void nm_weight_free(nm_weight *w); /* what the weight owns, not the file's memory */
+
+/* dst becomes rows [begin, end) of src as it is now, in the file's memory (vectors: a copy); vectors and matrices in one part or several. */
+bool nm_weight_row_view(nm_weight *dst, const nm_weight *src, int64_t begin, int64_t end);
+/* The same, but dst goes on showing what becomes of src (nm_weight_set, nm_weight_own, nm_weight_changed) and collects its gradient there. At
+ * most NM_MAX_PARTS per weight; neither may move in memory. */
+bool nm_weight_rows_of(nm_weight *dst, nm_weight *src, int64_t begin, int64_t end);
 
 #endif

@@ -151,9 +151,28 @@ double nm_cross_entropy_sum(const float *logits, const int64_t *label, int64_t r
     return loss;
 }
 
+typedef struct rows_job { const float *logits; const int64_t *label; int64_t classes; double smoothing; const double *weight; double same; float *d; double *loss; } rows_job;
+
+static void rows_part(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const rows_job *j = arg;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++)
+        j->loss[i] = nm_cross_entropy_sum(j->logits + i * j->classes, j->label + i, 1, j->classes, j->smoothing, j->weight ? j->weight + i : NULL, j->same,
+                                          j->d ? j->d + i * j->classes : NULL);
+}
+
 double nm_rows_loss(nm_run *r, const nm_tensor *logits, const int64_t *label, double smoothing, const double *weight, double same)
 {
     if (!logits->data)
         return NAN;
-    return nm_cross_entropy_sum(logits->data, label, logits->shape[0], logits->shape[1], smoothing, weight, same, nm_grad_data(r, logits));
+    int64_t rows = logits->shape[0];
+    double loss = 0, *each = nm_scratch(r, (size_t)(rows + 1) * sizeof *each);
+    rows_job j = { logits->data, label, logits->shape[1], smoothing, weight, same, nm_grad_data(r, logits), each };
+    if (!each)
+        return NAN;
+    nm_parallel_for(r->pool, rows, 1, rows_part, &j);
+    for (int64_t i = 0; i < rows; i++) /* in order: the same sum on any number of threads */
+        loss += each[i];
+    return loss;
 }

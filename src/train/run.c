@@ -49,7 +49,7 @@ void noema_train_options_default(noema_train_options *o)
 {
     *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .warmup = 10000, .force_patch_dropout = -1,
                                 .save_frequency = 1, .max_skipped = -1, .lr = 5e-4, .opt = "adamw", .beta1 = -1, .beta2 = -1, .eps = -1, .momentum = 0.9, .wd = 0.2,
-                                .lr_scheduler = "cosine", .lr_cooldown_power = 1, .precision = "fp32" };
+                                .coca_caption_loss_weight = 2, .coca_contrastive_loss_weight = 1, .lr_scheduler = "cosine", .lr_cooldown_power = 1, .precision = "fp32" };
 }
 
 /* facebookresearch/flip configs: an "epoch" there is 1,281,167 pictures, whatever the data. */
@@ -123,6 +123,12 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     t->flip_groups = o->recipe != NULL;
     if (!(o->force_patch_dropout < 1))
         return nm_fail(err, NOEMA_E_ARGUMENT, "--force-patch-dropout %g: expected a share from 0 to below 1", o->force_patch_dropout);
+    t->contrastive_weight = o->coca_contrastive_loss_weight;
+    t->caption_weight = o->coca_caption_loss_weight;
+    if (!(t->contrastive_weight >= 0) || !(t->caption_weight >= 0) || !isfinite(t->contrastive_weight) || !isfinite(t->caption_weight) ||
+        t->contrastive_weight + t->caption_weight == 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--coca-contrastive-loss-weight %g, --coca-caption-loss-weight %g: expected numbers from 0 on, not both 0",
+                       t->contrastive_weight, t->caption_weight);
     t->ema_warmup = o->ema_warmup != 0;
     t->checkpointing = o->grad_checkpointing != 0;
     t->text_unlocked = (int)o->lock_text_unlocked_layers;
@@ -190,6 +196,7 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
         { "image_layer_decay", o->image_layer_decay }, { "text_layer_decay", o->text_layer_decay }, { "lora_alpha", t->lora.alpha },
         { "grad_clip_norm", o->grad_clip_norm }, { "ema_decay", o->ema_decay }, { "lr_cooldown_end", o->lr_cooldown_end },
         { "lr_cooldown_power", o->lr_cooldown_power }, { "patch_dropout", t->patch_dropout },
+        { "coca_contrastive_loss_weight", o->coca_contrastive_loss_weight }, { "coca_caption_loss_weight", o->coca_caption_loss_weight },
     };
     const struct { const char *key; int64_t value; } ints[] = {
         { "batch_size", o->batch_size }, { "accum_freq", o->accum_freq }, { "epochs", o->epochs }, { "warmup", o->warmup }, { "total_steps", steps },
@@ -314,8 +321,11 @@ static noema_status log_step(run *r, int64_t step, const nm_step_result *x)
 {
     if (r->ranks.rank > 0)
         return NOEMA_OK;
-    fprintf(r->log, "{\"step\":%lld,\"epoch\":%lld,\"lr\":%.17g,\"loss\":%.9g,\"grad_norm\":%.9g,\"logit_scale\":%.9g}\n", (long long)step,
+    fprintf(r->log, "{\"step\":%lld,\"epoch\":%lld,\"lr\":%.17g,\"loss\":%.9g,\"grad_norm\":%.9g,\"logit_scale\":%.9g", (long long)step,
             (long long)(step / r->steps_per_epoch), x->lr, x->loss, x->grad_norm, x->logit_scale);
+    if (r->t->o.task->row_loss) /* open_clip's names, weights included */
+        fprintf(r->log, ",\"contrastive_loss\":%.9g,\"caption_loss\":%.9g", x->loss - x->row_loss, x->row_loss);
+    fprintf(r->log, "}\n");
     if (fflush(r->log) != 0)
         return nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path);
     return NOEMA_OK;
@@ -384,6 +394,8 @@ static noema_status prepare(run *r)
         s = nm_dataset_open(&r->rows, r->o.train_data, &rows, r->err);
     if (s == NOEMA_OK && r->job)
         s = r->job->opened(r->job->self, r->model, r->rows, &r->o, &to, r->err);
+    if (s == NOEMA_OK && !to.task && m->family == &nm_family_coca)
+        to.task = to.contrastive_weight > 0 ? &nm_task_coca : &nm_task_captions;
     to.accum = r->o.accum_freq;
     to.ranks = r->ranks;
     if (s == NOEMA_OK && r->o.unicl && r->ranks.size > 1)

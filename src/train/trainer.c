@@ -81,7 +81,7 @@ static noema_status add_extras(nm_trainer *t, noema_error *err)
 }
 
 /* A PyTorch module lists its own parameters before those of its children: rank of a name in open_clip's CLIP. */
-static int rank(const char *name)
+static int clip_rank(const char *name)
 {
     static const char *const first[] = { "positional_embedding", "text_projection", "logit_scale", "logit_bias", "visual.class_embedding",
                                          "visual.positional_embedding", "visual.proj" };
@@ -94,9 +94,24 @@ static int rank(const char *name)
     return strncmp(name, "transformer.", 12) == 0 ? n + 4 : strncmp(name, "token_embedding", 15) == 0 ? n + 5 : strncmp(name, "ln_final", 8) == 0 ? n + 6 : n + 7;
 }
 
+/* The same in its CoCa. */
+static int coca_rank(const char *name)
+{
+    static const char *const order[] = { "logit_scale", "logit_bias", "text.cls_emb", "text.positional_embedding", "text.text_projection", "text.token_embedding",
+                                         "text.transformer.", "text.ln_final.", "visual.class_embedding", "visual.positional_embedding", "visual.proj",
+                                         "visual.conv1.", "visual.ln_pre.", "visual.transformer.", "visual.attn_pool.", "visual.attn_pool_contrastive.",
+                                         "visual.ln_post.", "text_decoder.text_projection", "text_decoder.resblocks.", "text_decoder.cross_attn.", "text_decoder." };
+    enum { N = sizeof order / sizeof *order, TRUNK = 11 };
+    for (int i = 0; i < N; i++)
+        if (strncmp(name, order[i], strlen(order[i])) == 0)
+            return i;
+    return strncmp(name, "visual.", 7) == 0 ? TRUNK : N; /* a ModifiedResNet in the order of its declaration */
+}
+
 /* Stable insertion by rank: blocks keep the declaration's order, which is the module's. */
 static void sort_params(nm_trainer *t)
 {
+    int (*rank)(const char *) = t->model->family == &nm_family_coca ? coca_rank : clip_rank;
     for (size_t i = 1; i < t->n_params; i++) {
         nm_train_param q = t->params[i];
         size_t k = i;
@@ -171,7 +186,7 @@ static noema_status attach(nm_trainer *t, noema_error *err)
         t->text_trains = t->text_trains || (tower == NM_TOWER_TEXT && wanted);
         s = attach_one(t, q, err);
     }
-    if (s == NOEMA_OK && t->o.task == &nm_task_pairs && !t->logit_scale)
+    if (s == NOEMA_OK && (t->o.task == &nm_task_pairs || t->o.task == &nm_task_coca) && !t->logit_scale)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "the model has no logit_scale: it cannot be trained contrastively");
     if (s == NOEMA_OK && t->o.patch_dropout > 0 && t->model->patches == 0)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "patch dropout needs a vision transformer as image tower");
@@ -196,8 +211,8 @@ noema_status nm_trainer_new(nm_trainer **out, nm_model *model, nm_pool *pool, co
     nm_params p = { .visit = collect_visit, .user = &c, .scheme = model->family->save_scheme, .err = err };
     model->family->declare(&p, model);
     noema_status s = c.status;
-    if (s == NOEMA_OK && model->family == &nm_family_coca) /* its pools and decoder read rows of fused weights through views */
-        s = nm_fail(err, NOEMA_E_UNSUPPORTED, "training CoCa is not here yet");
+    if (s == NOEMA_OK && (t->o.task == &nm_task_coca || t->o.task == &nm_task_captions) && model->family != &nm_family_coca)
+        s = nm_fail(err, NOEMA_E_UNSUPPORTED, "the model has no caption decoder");
     if (s == NOEMA_OK)
         s = add_extras(t, err);
     sort_params(t);
@@ -270,7 +285,7 @@ static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double los
         t->run.tape = NULL;
         t->run.observe = first_bad;
         t->run.observe_user = t;
-        (void)t->o.task->forward(t, b, 0, b->n);
+        (void)t->o.task->forward(t, b, 0, b->n, true);
         t->run.observe = NULL;
         t->run.tape = tape;
     }
@@ -322,7 +337,7 @@ static void backward(nm_trainer *t, const nm_outputs *f, float *const *d, int64_
 }
 
 /* Micro-batches whose losses add up: one pass. */
-static double rowwise_gradients(nm_trainer *t, const nm_pair_batch *b, int64_t micro)
+static double rowwise_gradients(nm_trainer *t, const nm_pair_batch *b, int64_t micro, double *row_loss)
 {
     nm_run *r = &t->run;
     const nm_task *task = t->o.task;
@@ -331,27 +346,30 @@ static double rowwise_gradients(nm_trainer *t, const nm_pair_batch *b, int64_t m
     for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
         int64_t end = at + micro < b->n ? at + micro : b->n;
         float *out[NM_TASK_OUTPUTS], *d[NM_TASK_OUTPUTS];
-        nm_outputs f = task->forward(t, b, at, end);
+        nm_outputs f = task->forward(t, b, at, end, true);
         if (!nm_run_ok(r) || !outputs_room(t, end - at, out, d))
             break;
         for (int k = 0; k < task->n_outputs; k++)
             copy_rows(out[k], &f.t[k]);
-        loss += task->loss(t, b, at, end, out, d, true);
+        if (task->loss)
+            loss += task->loss(t, b, at, end, out, d, true);
+        if (task->row_loss)
+            *row_loss += task->row_loss(t, b, at, end, &f);
         backward(t, &f, d, 0, end == b->n);
         nm_arena_rewind(t->arena, mark);
     }
     return loss;
 }
 
-/* Fills all gradients; returns the loss. Everything is carved from the arena, which the caller resets. */
-static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b)
+/* Fills all gradients; returns the loss without its row loss. Everything is carved from the arena, which the caller resets. */
+static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b, double *row_loss)
 {
     nm_run *r = &t->run;
     const nm_task *task = t->o.task;
     int64_t micro = (b->n + t->o.accum - 1) / t->o.accum;
     float *out[NM_TASK_OUTPUTS], *d[NM_TASK_OUTPUTS];
     if (task->rowwise)
-        return rowwise_gradients(t, b, micro);
+        return rowwise_gradients(t, b, micro, row_loss);
     if (!outputs_room(t, b->n, out, d))
         return NAN;
     nm_arena_mark mark = nm_arena_get_mark(t->arena);
@@ -360,7 +378,7 @@ static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b)
         nm_tape *tape = r->tape;
         if (t->o.accum > 1)
             r->tape = NULL;
-        f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n);
+        f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n, t->o.accum == 1);
         r->tape = tape;
         for (int k = 0; k < task->n_outputs; k++)
             copy_rows(out[k] + at * task->width(t, k), &f.t[k]);
@@ -371,9 +389,12 @@ static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b)
         return NAN;
     double loss = task->loss(t, b, 0, b->n, out, d, true);
     for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
+        int64_t end = at + micro < b->n ? at + micro : b->n;
         if (t->o.accum > 1)
-            f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n);
-        backward(t, &f, d, at, at + micro >= b->n);
+            f = task->forward(t, b, at, end, true);
+        if (task->row_loss && nm_run_ok(r))
+            *row_loss += task->row_loss(t, b, at, end, &f);
+        backward(t, &f, d, at, end == b->n);
         if (t->o.accum > 1)
             nm_arena_rewind(t->arena, mark);
     }
@@ -450,12 +471,17 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
     nm_rng_init(&r->rng, t->o.seed, (uint64_t)t->step);
     zero_gradients(t);
     r->flops = 0;
-    double loss = loss_and_gradients(t, b), sum = 0;
+    if (t->o.task->begin)
+        t->o.task->begin(t, b);
+    double part[2] = { 0, 0 }, sum = 0;
+    part[0] = loss_and_gradients(t, b, &part[1]);
     if (t->sum && nm_run_ok(r)) {
         nm_gradsum_end(t->sum, r);
-        nm_ranks_sum(&t->o.ranks, &loss, 1);
-        loss /= t->o.ranks.size;
+        nm_ranks_sum(&t->o.ranks, part, 2);
+        part[0] /= t->o.ranks.size;
+        part[1] /= t->o.ranks.size;
     }
+    double loss = part[0] + part[1];
     if (!nm_run_ok(r))
         return nm_fail(err, r->err.code, "%s", r->err.message);
     settle_gradients(t);
@@ -468,7 +494,7 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
         return not_finite(t, b, loss, err);
     update(t, nm_clip_factor(sqrt(sum), t->o.clip_norm), lr);
     t->step++;
-    *result = (nm_step_result){ loss, lr, sqrt(sum), t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0, r->flops };
+    *result = (nm_step_result){ loss, lr, sqrt(sum), t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0, r->flops, part[1] };
     return NOEMA_OK;
 }
 
@@ -481,12 +507,14 @@ noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss
     t->keep = (nm_keep){ 0 };
     r->tape = NULL;
     r->training = false; /* batch norms use their running statistics */
-    nm_outputs f = t->o.task->forward(t, b, 0, b->n);
+    if (t->o.task->begin)
+        t->o.task->begin(t, b);
+    nm_outputs f = t->o.task->forward(t, b, 0, b->n, true);
     r->training = true;
     if (nm_run_ok(r) && outputs_room(t, b->n, out, d)) {
         for (int k = 0; k < t->o.task->n_outputs; k++)
             copy_rows(out[k], &f.t[k]);
-        *loss = t->o.task->loss(t, b, 0, b->n, out, d, false);
+        *loss = (t->o.task->loss ? t->o.task->loss(t, b, 0, b->n, out, d, false) : 0) + (t->o.task->row_loss ? t->o.task->row_loss(t, b, 0, b->n, &f) : 0);
     }
     r->tape = tape;
     return nm_run_ok(r) ? NOEMA_OK : nm_fail(err, r->err.code, "%s", r->err.message);

@@ -38,6 +38,7 @@ typedef struct nm_train_options {
     double image_layer_decay, text_layer_decay; /* learning rate times decay^(depth from the end); 0: off */
     nm_lora_options lora;   /* rank 0: off; else adapters (and a head) are all that is trained */
     const nm_task *task;    /* NULL: nm_task_pairs */
+    double contrastive_weight, caption_weight; /* of nm_task_coca and nm_task_captions */
     nm_head *head;          /* of nm_task_labels, trained with the model */
     double label_smoothing;
     bool decay_head_bias;   /* a linear probe: torch's optimizers decay all they are given */
@@ -65,6 +66,7 @@ typedef struct nm_trainer {
     nm_run run;
     int64_t step;           /* optimizer steps done */
     nm_keep keep;           /* of the batch in work, rows as its pictures; n 0: all patches */
+    double label_weight;    /* of a token of its captions */
     char failed_at[192];    /* after NaN or Inf: the first layer or parameter that has it */
 } nm_trainer;
 
@@ -79,7 +81,10 @@ typedef struct nm_pair_batch {
     nm_keep keep;          /* patches to keep [n, keep.n] in place of random ones; keep.n 0: none given */
 } nm_pair_batch;
 
-typedef struct nm_step_result { double loss, lr, grad_norm, logit_scale, flops /* run in the step */; } nm_step_result;
+typedef struct nm_step_result {
+    double loss, lr, grad_norm, logit_scale, flops /* run in the step */;
+    double row_loss; /* the part of the loss that is the task's row loss */
+} nm_step_result;
 
 /* Turns every parameter of the model into trainable f32 (the model must not be shared from now on). */
 noema_status nm_trainer_new(nm_trainer **t, nm_model *model, nm_pool *pool, const nm_train_options *o, noema_error *err);

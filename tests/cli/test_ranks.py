@@ -59,6 +59,20 @@ def trajectories():
         close([x["loss"] for x in log(f"{name}2")], [x["loss"] for x in log(f"{name}1")], 2e-5, f"{name}: two ranks and one")
 
 
+def captions():
+    """CoCa: the ranks' texts have different numbers of labels, the mean is over all of them."""
+    coca = OWN / "train" / "coca"
+    base = ["train", "-m", coca / "split.safetensors", "--config", coca / "split.json", "--train-data", coca / "split.data.safetensors", "--batch-size", "16", "--epochs",
+            "5", "--lr", "0.02", "--opt", "sgd", "--momentum", "0.9", "--warmup", "0", "--no-shuffle", "--no-augment", "--quiet", "--threads", "1", "--logs", TMP]
+    for weight in ("1", "0"):
+        extra = ["--coca-contrastive-loss-weight", weight]
+        exits(run(*base, *extra, "--name", f"coca{weight}"), 0, "coca")
+        ranks(2, *base, *extra, "--name", f"coca{weight}r2", what="coca in two ranks")
+        for key in ("loss", "caption_loss", "contrastive_loss"):
+            close([x[key] for x in log(f"coca{weight}r2")], [x[key] for x in log(f"coca{weight}")], 1e-4, f"coca, contrastive weight {weight}: {key} in two ranks")
+        close([x["grad_norm"] for x in log(f"coca{weight}r2")], [x["grad_norm"] for x in log(f"coca{weight}")], 5e-3, "coca: gradient norms in two ranks")
+
+
 def resuming():
     exits(run(*COMMON, "--name", "half"), 0, "to resume from")
     half = TMP / "half" / "checkpoints" / "epoch_5.pt"
@@ -106,6 +120,7 @@ def main():
         check(True, "skipped")
         finish()
     trajectories()
+    captions()
     resuming()
     failing()
     finish()

@@ -477,7 +477,7 @@ static void test_captions(void **state)
         rows[i] = (int32_t)ids[i];
     nm_texts t = { .n = 3, .offsets = offsets, .ids = rows, .pad_id = -1 };
     nm_run *r = nm_session_run(x.s);
-    nm_tensor l = nm_clip_caption_logits(r, m, nm_view(image, NM_F32, NM_SHAPE(3, tokens, width)), &t, false);
+    nm_tensor l = nm_clip_caption_logits(r, m, nm_view(image, NM_F32, NM_SHAPE(3, tokens, width)), &t, NM_COCA_ALL);
     assert_true(nm_run_ok(r) && l.shape[1] == vocab);
     for (int64_t i = 0; i < 3; i++)
         for (int64_t k = 0; k < lv->shape[1] * vocab; k++)
@@ -494,7 +494,7 @@ static void test_captions(void **state)
             int64_t o[2] = { 0, n };
             nm_texts one = { .n = 1, .offsets = o, .ids = made, .pad_id = -1 };
             r = nm_session_run(x.s);
-            l = nm_clip_caption_logits(r, m, nm_view(image + i * (size_t)(tokens * width), NM_F32, NM_SHAPE(1, tokens, width)), &one, true);
+            l = nm_clip_caption_logits(r, m, nm_view(image + i * (size_t)(tokens * width), NM_F32, NM_SHAPE(1, tokens, width)), &one, NM_COCA_LAST);
             assert_true(nm_run_ok(r));
             for (int64_t k = 0; k < vocab; k++)
                 if (((float *)l.data)[k] > ((float *)l.data)[made[n]])
