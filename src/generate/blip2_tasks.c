@@ -33,31 +33,33 @@ static int64_t blip2_text_limit(const nm_model *base) { return ((const nm_blip2 
 
 /* ---- ITM ---- */
 
-/* Texts [from, *to) whose rows and queries stay below the limit; at least one. */
-static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t *to, int64_t queries)
+/* Texts [from, *to) before `end` whose rows and queries stay below the limit; at least one. */
+static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t end, int64_t *to, int64_t queries)
 {
     *to = from + 1;
-    while (*to < t->n && t->offsets[*to + 1] - t->offsets[from] + (*to + 1 - from) * queries <= ROWS_PER_FORWARD)
+    while (*to < end && t->offsets[*to + 1] - t->offsets[from] + (*to + 1 - from) * queries <= ROWS_PER_FORWARD)
         ++*to;
     return (nm_texts){ .n = *to - from, .offsets = t->offsets + from, .ids = t->ids, .pad_id = t->pad_id };
 }
 
-static noema_status blip2_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const noema_match_options *o, float *scores, float *probs,
-                              noema_error *err)
+static noema_status blip2_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const size_t *own, const noema_match_options *o, float *scores,
+                              float *probs, noema_error *err)
 {
     const nm_blip2 *m = model_of(s);
     if (o->first_token == 1)
         return nm_fail(err, NOEMA_E_ARGUMENT, "%s: BLIP-2 has no [ENC]: its texts begin with [CLS]", s->model->name);
     nm_run *r = nm_session_run(s);
     nm_tensor states = nm_blip2_image_states(r, m, pixels);
-    for (int64_t i = 0; nm_run_ok(r) && i < pixels.shape[0]; i++)
-        for (int64_t from = 0, to; nm_run_ok(r) && from < texts->n; from = to) {
+    for (int64_t i = 0; nm_run_ok(r) && i < pixels.shape[0]; i++) {
+        nm_text_span span = nm_texts_of(texts, own, i);
+        for (int64_t from = span.first, to; nm_run_ok(r) && from < span.end; from = to) {
             nm_arena_mark mark = nm_mark(r);
-            nm_texts part = some_texts(texts, from, &to, m->cfg.qformer.queries);
+            nm_texts part = some_texts(texts, from, span.end, &to, m->cfg.qformer.queries);
             nm_tensor logits = nm_blip2_itm(r, m, nm_rows(states, i, i + 1), &part, m->cfg.text_limit);
-            nm_second_logits(logits, scores + i * texts->n + from, probs + i * texts->n + from);
+            nm_second_logits(logits, scores + span.at + from, probs + span.at + from);
             nm_reset(r, mark);
         }
+    }
     return nm_session_error(s, err);
 }
 
@@ -213,7 +215,9 @@ static noema_status lm_generate(noema_session *s, nm_tensor pixels, const nm_tex
     for (int64_t from = 0, to; st == NOEMA_OK && from < n; from = to) {
         to = from + size < n ? from + size : n;
         nm_texts part = { .n = to - from, .offsets = prompts->offsets + from, .ids = prompts->ids, .pad_id = prompts->pad_id };
-        st = nm_blip2_lm_generate(s, nm_rows(pixels, from, to), &part, rules, g + from, err);
+        nm_rules own = *rules;
+        own.seeds = rules->seeds ? rules->seeds + from : NULL;
+        st = nm_blip2_lm_generate(s, nm_rows(pixels, from, to), &part, &own, g + from, err);
     }
     for (int64_t i = 0; st == NOEMA_OK && i < n; i++)
         st = nm_generated_take(s, &g[i], 0, &out[i], err);

@@ -33,17 +33,17 @@ noema_status nm_blip_first_id(noema_session *s, int choice, int32_t *id, noema_e
     return NOEMA_OK;
 }
 
-/* Texts [from, *to) of a batch that stay below the row limit; at least one. */
-static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t *to)
+/* Texts [from, *to) before `end` that stay below the row limit; at least one. */
+static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t end, int64_t *to)
 {
     *to = from + 1;
-    while (*to < t->n && t->offsets[*to + 1] - t->offsets[from] <= ROWS_PER_FORWARD)
+    while (*to < end && t->offsets[*to + 1] - t->offsets[from] <= ROWS_PER_FORWARD)
         ++*to;
     return (nm_texts){ .n = *to - from, .offsets = t->offsets + from, .ids = t->ids, .pad_id = t->pad_id };
 }
 
-static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const noema_match_options *o, float *scores, float *probs,
-                             noema_error *err)
+static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const size_t *own, const noema_match_options *o, float *scores,
+                             float *probs, noema_error *err)
 {
     const nm_blip *m = (const nm_blip *)s->model->m;
     int32_t first = -1;
@@ -53,14 +53,16 @@ static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts 
     nm_run *r = nm_session_run(s);
     nm_tensor states = nm_blip_image_states(r, m, pixels);
     int64_t pictures = m->cfg.nlvr ? 1 : pixels.shape[0];
-    for (int64_t i = 0; nm_run_ok(r) && i < pictures; i++)
-        for (int64_t from = 0, to; nm_run_ok(r) && from < texts->n; from = to) {
+    for (int64_t i = 0; nm_run_ok(r) && i < pictures; i++) {
+        nm_text_span span = nm_texts_of(texts, own, i);
+        for (int64_t from = span.first, to; nm_run_ok(r) && from < span.end; from = to) {
             nm_arena_mark mark = nm_mark(r);
-            nm_texts part = some_texts(texts, from, &to);
+            nm_texts part = some_texts(texts, from, span.end, &to);
             nm_tensor logits = m->cfg.nlvr ? nm_blip_nlvr(r, m, states, &part, first) : nm_blip_itm(r, m, nm_rows(states, i, i + 1), &part, first);
-            nm_second_logits(logits, scores + i * texts->n + from, probs + i * texts->n + from);
+            nm_second_logits(logits, scores + span.at + from, probs + span.at + from);
             nm_reset(r, mark);
         }
+    }
     return nm_session_error(s, err);
 }
 

@@ -33,6 +33,7 @@ void nm_rules_apply(nm_rules *r, const noema_generate_options *o)
     r->top_k = o->top_k > 0 ? o->top_k : 50;
     r->top_p = o->top_p > 0 ? o->top_p : 0.9;
     r->seed = o->seed;
+    r->seeds = o->seeds;
     if (o->max_length >= 0)
         r->max_length = o->max_length;
     if (o->min_length >= 0)
