@@ -56,6 +56,7 @@ typedef struct nm_row {
     const nm_bytes *title;      /* [n_titles] captions of the row itself */
     int64_t n_titles;
     int64_t label;              /* or -1 */
+    bool synthetic;             /* the caption was written by a model */
     const int32_t *keep;        /* [n_keep] patches that the image tower shall get (< 0: no patch); n_keep 0: the data names none */
     int64_t n_keep;
     /* of the reader */
