@@ -51,9 +51,10 @@ NOEMA_API noema_status noema_match_pictures(noema_session *s, size_t n_pictures,
                                    const size_t *lengths, const noema_match_options *o, float *scores, float *probs, noema_error *errors,
                                    noema_error *err);
 
-/* Pictures against texts of their own: picture i has the texts first[i] .. first[i + 1] (first[0] is 0). scores, probs: [first[n_pictures]], those
+/* Pictures against texts of their own: picture i has the texts first[i] .. first[i + 1] (first[0] is 0). scores, probs: as many as texts, those
  * of the texts; as above otherwise, but ITC has no probabilities (there is no list of texts to share them), so that probs (may be NULL) is NaN.
- * ITC also takes a model of two towers (CLIP): its cosines. Results do not depend on the other pictures of the call. */
+ * ITC also takes a model of two towers (CLIP): its cosines. A model of pairs takes pictures 2i and 2i + 1 as pair i, whose texts are
+ * first[i] .. first[i + 1]. Results do not depend on the other pictures of the call. */
 NOEMA_API noema_status noema_match_own(noema_session *s, size_t n_pictures, const noema_picture *pictures, const size_t *first, const char *const *texts,
                                        const noema_match_options *o, float *scores, float *probs, noema_error *errors, noema_error *err);
 

@@ -52,13 +52,13 @@ static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts 
         return st;
     nm_run *r = nm_session_run(s);
     nm_tensor states = nm_blip_image_states(r, m, pixels);
-    int64_t pictures = m->cfg.nlvr ? 1 : pixels.shape[0];
+    int64_t pictures = m->cfg.nlvr ? pixels.shape[0] / 2 : pixels.shape[0];
     for (int64_t i = 0; nm_run_ok(r) && i < pictures; i++) {
         nm_text_span span = nm_texts_of(texts, own, i);
         for (int64_t from = span.first, to; nm_run_ok(r) && from < span.end; from = to) {
             nm_arena_mark mark = nm_mark(r);
             nm_texts part = some_texts(texts, from, span.end, &to);
-            nm_tensor logits = m->cfg.nlvr ? nm_blip_nlvr(r, m, states, &part, first) : nm_blip_itm(r, m, nm_rows(states, i, i + 1), &part, first);
+            nm_tensor logits = m->cfg.nlvr ? nm_blip_nlvr(r, m, nm_rows(states, 2 * i, 2 * i + 2), &part, first) : nm_blip_itm(r, m, nm_rows(states, i, i + 1), &part, first);
             nm_second_logits(logits, scores + span.at + from, probs + span.at + from);
             nm_reset(r, mark);
         }

@@ -13,12 +13,12 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/journal.h"
 #include "base/json.h"
 #include "data/shards.h"
 #include "models/handle.h"
 
 enum { MOST_BATCH = 4096, MOST_SHARD_ROWS = 1000000 };
-#define MAX_JOURNAL ((size_t)4 << 30)
 #define CLAIM "capfilt.json"
 
 void noema_capfilt_options_default(noema_capfilt_options *o)
@@ -42,11 +42,10 @@ struct job {
     bool filter;
     step_fn *step;
     noema_capfilt_counts *counts;
-    int64_t total, max_skipped, done;
+    int64_t total, max_skipped;
     item *items;       /* [batch] */
     nm_buf *lines;     /* [batch] the end of each row's line */
-    json_t *journal;   /* lines of the shard that is being made */
-    FILE *f;           /* its file */
+    nm_journal journal; /* of the shard that is being made */
     nm_buf skipped, sizes;
     noema_error *err;
 };
@@ -142,19 +141,17 @@ static noema_status count_line(job *j, const json_t *line, int64_t *kept)
 static noema_status count_lines(job *j, size_t from, int64_t *kept)
 {
     noema_status s = NOEMA_OK;
-    for (size_t i = from; i < json_array_size(j->journal) && s == NOEMA_OK; i++)
-        s = count_line(j, json_array_get(j->journal, i), kept);
+    for (size_t i = from; i < json_array_size(j->journal.lines) && s == NOEMA_OK; i++)
+        s = count_line(j, json_array_get(j->journal.lines, i), kept);
     return s;
 }
 
-/* Writes the batch's lines and remembers them. */
+/* The batch's lines. */
 static noema_status append(job *j, int64_t row, size_t n)
 {
     nm_buf b = { 0 };
-    noema_status s = NOEMA_OK;
-    for (size_t i = 0; i < n && s == NOEMA_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         const item *it = &j->items[i];
-        size_t begin = b.len;
         nm_buf_printf(&b, "{\"row\":%lld,\"input\":", (long long)row + (long long)i);
         nm_json_put_str(&b, it->name, strlen(it->name));
         if (it->why.code == NOEMA_OK)
@@ -164,39 +161,10 @@ static noema_status append(job *j, int64_t row, size_t n)
             nm_json_put_str(&b, it->why.message, strlen(it->why.message));
             nm_buf_puts(&b, "}\n");
         }
-        json_t *line = b.failed || j->lines[i].failed ? NULL : nm_json_parse(b.data + begin, b.len - begin, j->dir, j->err);
-        if (!line || json_array_append_new(j->journal, line) != 0)
-            s = no_memory(j);
+        b.failed = b.failed || j->lines[i].failed;
     }
-    if (s == NOEMA_OK && (fwrite(b.data, 1, b.len, j->f) != b.len || fflush(j->f) != 0))
-        s = nm_fail(j->err, NOEMA_E_IO, "%s: cannot write", j->dir);
+    noema_status s = nm_journal_add(&j->journal, &b, j->err);
     nm_buf_free(&b);
-    return s;
-}
-
-/* Reads the lines of an earlier call for rows first .. last; *size: bytes of those that can be used. */
-static noema_status read_journal(job *j, const char *path, int64_t first, int64_t last, size_t *size)
-{
-    char *text = NULL;
-    size_t n = 0;
-    noema_status s = nm_file_exists(path) ? nm_read_file(&text, &n, path, MAX_JOURNAL, j->err) : NOEMA_OK;
-    *size = 0;
-    json_decref(j->journal);
-    if (!(j->journal = json_array()))
-        s = no_memory(j);
-    for (int64_t row = first; s == NOEMA_OK && row < last && *size < n; row++) {
-        const char *end = memchr(text + *size, '\n', n - *size);
-        noema_error torn = NOEMA_ERROR_INIT;
-        json_t *line = end ? nm_json_parse(text + *size, (size_t)(end - text) - *size, path, &torn) : NULL;
-        if (!line || nm_json_int(line, "row", -1) != row) { /* torn: from here on it is made again */
-            json_decref(line);
-            break;
-        }
-        if (json_array_append_new(j->journal, line) != 0)
-            s = no_memory(j);
-        *size = (size_t)(end - text) + 1;
-    }
-    free(text);
     return s;
 }
 
@@ -345,56 +313,44 @@ static noema_status put_shard(job *j, const char *path, int64_t shard)
     size_t i;
     int64_t sample = 0;
     noema_status s = nm_shard_create(&w, path, j->err);
-    json_array_foreach(j->journal, i, line)
+    json_array_foreach(j->journal.lines, i, line)
         if (s == NOEMA_OK && nm_json_get(line, "texts"))
             s = put_samples(j, &w, line, shard, &sample);
     return nm_shard_close(&w, s);
 }
 
 /* The rows that the journal lacks. */
-static noema_status complete(job *j, const char *path, int64_t first, int64_t last, size_t size, int64_t *kept)
+static noema_status complete(job *j, int64_t first, int64_t last, int64_t *kept)
 {
     noema_status s = NOEMA_OK;
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0 || ftruncate(fd, (off_t)size) != 0 || lseek(fd, 0, SEEK_END) < 0 || !(j->f = fdopen(fd, "w"))) {
-        if (fd >= 0)
-            close(fd);
-        return nm_fail(j->err, NOEMA_E_IO, "%s: cannot write", path);
-    }
-    for (int64_t row = first + (int64_t)json_array_size(j->journal); row < last && s == NOEMA_OK;) {
-        size_t n = (size_t)(last - row) < j->o.batch ? (size_t)(last - row) : j->o.batch, from = json_array_size(j->journal);
+    for (int64_t row = first + (int64_t)json_array_size(j->journal.lines); row < last && s == NOEMA_OK;) {
+        size_t n = (size_t)(last - row) < j->o.batch ? (size_t)(last - row) : j->o.batch, from = json_array_size(j->journal.lines);
         s = one_batch(j, row, n);
         if (s == NOEMA_OK)
             s = count_lines(j, from, kept);
         row += (int64_t)n;
-        j->done = row;
         if (s == NOEMA_OK && j->o.progress && j->o.progress(j->o.user, row, j->total) && row < j->total)
             s = nm_fail(j->err, NOEMA_E_CANCELLED, "%s: stopped after %lld of %lld rows; the same call goes on", j->dir, (long long)row, (long long)j->total);
     }
-    if (s == NOEMA_OK && fsync(fileno(j->f)) != 0)
-        s = nm_fail(j->err, NOEMA_E_IO, "%s: cannot write", path);
-    if (fclose(j->f) != 0 && s == NOEMA_OK)
-        s = nm_fail(j->err, NOEMA_E_IO, "%s: cannot write", path);
-    j->f = NULL;
-    return s;
+    return nm_journal_close(&j->journal, s, j->err);
 }
 
 static noema_status one_shard(job *j, int64_t shard)
 {
     char *path = nm_shard_path(j->dir, shard, "tar"), *lines = nm_shard_path(j->dir, shard, "jsonl");
     int64_t first = shard * j->o.shard_rows, last = first + j->o.shard_rows < j->total ? first + j->o.shard_rows : j->total, kept = 0;
-    size_t size = 0;
-    noema_status s = path && lines ? read_journal(j, lines, first, last, &size) : no_memory(j);
-    bool whole = s == NOEMA_OK && (int64_t)json_array_size(j->journal) == last - first;
+    noema_status s = path && lines ? nm_journal_open(&j->journal, lines, NULL, first, last, j->err) : no_memory(j);
+    bool whole = s == NOEMA_OK && (int64_t)json_array_size(j->journal.lines) == last - first;
     if (s == NOEMA_OK)
         s = count_lines(j, 0, &kept);
     if (s == NOEMA_OK && !whole)
-        s = complete(j, lines, first, last, size, &kept);
+        s = complete(j, first, last, &kept);
     if (s == NOEMA_OK && (!whole || !nm_file_exists(path)))
         s = put_shard(j, path, shard);
     if (whole && s == NOEMA_OK && j->o.progress)
         j->o.progress(j->o.user, last, j->total);
     nm_buf_printf(&j->sizes, "%s\"%05lld.tar\": %lld", shard ? ", " : "{", (long long)shard, (long long)kept);
+    nm_journal_free(&j->journal);
     free(path);
     free(lines);
     return s;
@@ -510,7 +466,6 @@ static noema_status run(job *j, const noema_capfilt_options *options, noema_capf
         s = all_shards(j);
     if (fd >= 0)
         close(fd);
-    json_decref(j->journal);
     nm_buf_free(&j->skipped);
     nm_buf_free(&j->sizes);
     free(j->items);

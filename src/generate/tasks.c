@@ -166,16 +166,15 @@ static noema_status match_batch(void *arg, size_t first, size_t n, float *tensor
     return st;
 }
 
-/* Both pictures of a pair are in the one batch; without one of them there is no result. */
+/* Both pictures of a pair are in one batch; without one of them there is no result. */
 static noema_status pair_batch(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
 {
     job *j = arg;
-    noema_status st = NOEMA_OK;
-    (void)first;
-    if (n == 2 && ok[0] && ok[1])
-        return j->t->itm(j->s, as_pixels(j, n, tensors), j->texts, NULL, j->match, j->scores, j->probs, err);
-    for (size_t k = 0; k < j->n_texts; k++)
-        j->scores[k] = j->probs[k] = NAN;
+    const size_t *own = j->own + first / 2;
+    noema_status st = j->t->itm(j->s, as_pixels(j, n, tensors), j->texts, own, j->match, j->scores, j->probs, err);
+    for (size_t i = 0; i + 1 < n; i += 2)
+        for (size_t k = own[i / 2]; !(ok[i] && ok[i + 1]) && k < own[i / 2 + 1]; k++)
+            j->scores[k] = j->probs[k] = NAN;
     return st;
 }
 
@@ -264,8 +263,10 @@ noema_status noema_match_pictures(noema_session *s, size_t n, const noema_pictur
     if (!(can & (NOEMA_TASK_PAIR | NOEMA_TASK_ITM)))
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no ITM head", s->model->name);
     nm_texts ids;
+    const size_t pair[2] = { 0, n_texts };
     noema_status st = nm_session_tokenize(s, n_texts, texts, lengths, &ids, err);
     j.texts = &ids;
+    j.own = can & NOEMA_TASK_PAIR ? pair : NULL;
     if (st == NOEMA_OK)
         st = can & NOEMA_TASK_PAIR ? each_batch(&j, 2, 2, pair_batch, errors, err)
                                    : each_batch(&j, n, batch_size(s->model->m), match_batch, errors, err);
@@ -277,16 +278,20 @@ static noema_status match_own(job *j, size_t n, const char *const *texts, noema_
     noema_session *s = j->s;
     unsigned can = noema_model_tasks(s->model);
     nm_texts ids;
-    if (j->match->head != 2) {
+    if (!(can & NOEMA_TASK_PAIR) && j->match->head != 2) {
         if (!s->model->m->has_image || !s->model->m->has_text)
             return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no vectors of pictures and texts to compare", s->model->name);
         return match_itc(j, n, texts, NULL, errors, err);
     }
-    if (!(can & NOEMA_TASK_ITM))
+    if (!(can & (NOEMA_TASK_PAIR | NOEMA_TASK_ITM)))
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no ITM head", s->model->name);
     noema_status st = nm_session_tokenize(s, j->n_texts, texts, NULL, &ids, err);
+    size_t batch = batch_size(s->model->m);
     j->texts = &ids;
-    return st == NOEMA_OK ? each_batch(j, n, batch_size(s->model->m), match_batch, errors, err) : st;
+    if (st == NOEMA_OK)
+        st = can & NOEMA_TASK_PAIR ? each_batch(j, n, batch < 2 ? 2 : batch & ~(size_t)1, pair_batch, errors, err)
+                                   : each_batch(j, n, batch, match_batch, errors, err);
+    return st;
 }
 
 noema_status noema_match_own(noema_session *s, size_t n, const noema_picture *pictures, const size_t *first, const char *const *texts,
@@ -297,16 +302,22 @@ noema_status noema_match_own(noema_session *s, size_t n, const noema_picture *pi
     float *none = NULL;
     if (!err)
         err = &local;
-    if (!s || !n || !pictures || !first || first[0] || !first[n] || !texts || !scores)
+    if (!s || !n || !pictures || !first || first[0] || !texts || !scores)
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_own: a session, pictures, texts and room for the results are needed");
-    for (size_t i = 0; i < n; i++)
+    bool pairs = noema_model_tasks(s->model) & NOEMA_TASK_PAIR;
+    size_t rows = pairs ? n / 2 : n;
+    if (pairs && n % 2)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "%s takes pairs of pictures, got %zu", s->model->name, n);
+    for (size_t i = 0; i < rows; i++)
         if (first[i + 1] < first[i])
             return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_own: picture %zu has the texts %zu to %zu", i, first[i], first[i + 1]);
+    if (!first[rows])
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_own: no texts");
     if (take_match_options(&own, o, err) != NOEMA_OK)
         return err->code;
-    if (!probs && !(probs = none = nm_malloc_array(first[n], sizeof *none)))
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %zu texts", first[n]);
-    job j = { .s = s, .pictures = pictures, .t = tasks_of(s->model), .match = &own, .scores = scores, .probs = probs, .n_texts = first[n], .own = first };
+    if (!probs && !(probs = none = nm_malloc_array(first[rows], sizeof *none)))
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %zu texts", first[rows]);
+    job j = { .s = s, .pictures = pictures, .t = tasks_of(s->model), .match = &own, .scores = scores, .probs = probs, .n_texts = first[rows], .own = first };
     noema_status st = match_own(&j, n, texts, errors, err);
     free(none);
     return st;

@@ -11,8 +11,8 @@ typedef struct nm_tasks {
     unsigned (*tasks)(const nm_model *m);                  /* NOEMA_TASK_* */
     bool (*temperature)(const nm_model *m, double *temp);  /* of ITC; false: none */
     int64_t (*text_limit)(const nm_model *m);              /* ids of a text that is matched; 0 or NULL: as the tokenizer cuts */
-    /* Logits [n, texts] of pictures f32 [n, 3, h, w] (pairs: n = 2, one row) into scores, and their probabilities. own: picture i has the
-     * texts own[i] .. own[i + 1], and the results are [texts]. */
+    /* Logits [n, texts] of pictures f32 [n, 3, h, w] (pairs: 2n of them) into scores, and their probabilities. own: picture i
+     * (pairs: pair i) has the texts own[i] .. own[i + 1], and the results are [texts]. */
     noema_status (*itm)(noema_session *s, nm_tensor pixels, const nm_texts *texts, const size_t *own /* or NULL */, const noema_match_options *o,
                         float *scores, float *probs, noema_error *err);
     noema_status (*caption)(noema_session *s, nm_tensor pixels, const noema_generate_options *o, noema_generated *out, noema_error *err);

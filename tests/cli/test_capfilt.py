@@ -164,6 +164,10 @@ def cosines(m):
         close([x["texts"][0]["score"] for x in lines if "texts" in x][:3], want, 1e-5, f"{name}: cosines")
 
 
+def written(folder):
+    return sum(x.read_bytes().count(b"\n") for x in folder.glob("0*.jsonl"))
+
+
 def interrupted(m):
     """Killed again and again, the folder ends up as that of a call that ran through."""
     with open(TMP / "long.jsonl", "w") as f:
@@ -174,8 +178,9 @@ def interrupted(m):
     exits(run(*args, "--out", TMP / "whole"), 2, "in one go")
     whole, out, kills = files(TMP / "whole"), TMP / "killed", 0
     for lines, how in ((3, signal.SIGKILL), (23, signal.SIGKILL), (35, signal.SIGINT), (50, signal.SIGKILL)):
+        before = written(out)
         p = subprocess.Popen([BINARY, *map(str, args), "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while p.poll() is None and sum(x.read_bytes().count(b"\n") for x in out.glob("0*.jsonl")) < lines:
+        while p.poll() is None and written(out) < max(lines, before + 1):
             time.sleep(0.002)
         if p.poll() is None:
             p.send_signal(how)
