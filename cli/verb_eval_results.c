@@ -64,7 +64,7 @@ const cli_verb cli_verb_eval_captions = {
 };
 const cli_verb cli_verb_eval_caption = {
     "eval caption", "write captions for the pictures of references, then measure them", "[options] -m MODEL --references FILE.json",
-    NULL, "noema eval caption -m blip-base.pth --references captions_val2014.json --image-dir val2014", caption_options, CLI_WITH_MODEL | CLI_NO_INPUTS,
+    NULL, "noema eval caption -m hf-hub:Salesforce/blip-image-captioning-base --references captions_val2014.json --image-dir val2014", caption_options, CLI_WITH_MODEL | CLI_NO_INPUTS,
     run_caption
 };
 const cli_verb cli_verb_eval_clipscore = {

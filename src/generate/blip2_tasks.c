@@ -1,4 +1,4 @@
-/* blip2_tasks.c - matching, captions and answers of BLIP-2. Sources: salesforce/LAVIS blip2_models/{blip2_qformer,blip2_image_text_matching,
+/* blip2_tasks.c - matching, captions and answers of BLIP-2; answers of a list: blip2_rank.c. Sources: salesforce/LAVIS blip2_models/{blip2_qformer,blip2_image_text_matching,
  * blip2_opt,blip2_t5}.py; transformers modeling_blip_2.py, processing_blip_2.py.
  *
  * Easy to get wrong: the authors' OPT ends at a line feed; their row begins with one id that counts in lengths and scores, transformers' 5
@@ -227,8 +227,7 @@ static noema_status lm_generate(noema_session *s, nm_tensor pixels, const nm_tex
 
 /* ---- prompts ---- */
 
-/* Ids of n prompts, each cut to its first `limit`. */
-static noema_status prompt_ids(noema_session *s, int64_t n, const char *const *texts, nm_texts *out, noema_error *err)
+noema_status nm_blip2_prompt_ids(noema_session *s, int64_t n, const char *const *texts, nm_texts *out, noema_error *err)
 {
     const nm_blip2_cfg *c = &model_of(s)->cfg;
     noema_status st = nm_session_tokenize(s, (size_t)n, texts, NULL, out, err);
@@ -259,7 +258,7 @@ static noema_status lm_caption(noema_session *s, nm_tensor pixels, const noema_g
     for (int64_t i = 0; i < pixels.shape[0]; i++)
         text[i] = o->prompt ? o->prompt : "";
     if (st == NOEMA_OK)
-        st = prompt_ids(s, pixels.shape[0], text, &prompts, err);
+        st = nm_blip2_prompt_ids(s, pixels.shape[0], text, &prompts, err);
     return st == NOEMA_OK ? lm_generate(s, pixels, &prompts, &rules, out, err) : st;
 }
 
@@ -281,16 +280,16 @@ static noema_status blip2_ask(noema_session *s, nm_tensor pixels, const char *co
     char *text[MOST_PICTURES] = { NULL };
     nm_texts prompts;
     int64_t n = pixels.shape[0];
-    if (o->n_answers)
-        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: BLIP-2 writes its answers; it does not rank a list", s->model->name);
     noema_status st = end_id(s, &rules, err);
     nm_rules_apply(&rules, o);
     for (int64_t i = 0; i < n && st == NOEMA_OK; i++)
         if (!(text[i] = nm_fill_template(o->prompt ? o->prompt : "Question: {} Short answer:", questions[i])))
             st = nm_fail(err, NOEMA_E_MEMORY, "out of memory: questions");
-    if (st == NOEMA_OK)
-        st = prompt_ids(s, n, (const char *const *)text, &prompts, err);
-    if (st == NOEMA_OK)
+    if (st == NOEMA_OK && o->n_answers)
+        st = nm_blip2_rank(s, pixels, (const char *const *)text, rules.eos, o, out, err);
+    if (st == NOEMA_OK && !o->n_answers)
+        st = nm_blip2_prompt_ids(s, n, (const char *const *)text, &prompts, err);
+    if (st == NOEMA_OK && !o->n_answers)
         st = lm_generate(s, pixels, &prompts, &rules, out, err);
     for (int64_t i = 0; i < n; i++)
         free(text[i]);

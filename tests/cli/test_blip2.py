@@ -186,7 +186,45 @@ def written(kind):
     equal(len(r.rows()), 2, "the others are done")
     r = run("ask", *m, "--question", "what is in the picture " * 450, IMAGES[0])
     exits(r, 0, "a question of 10,000 characters")
-    exits(run("ask", *m, "--question", "a", "--answers", golden("blip2", f"{kind}.json"), IMAGES[0]), 3, "no ranking")
+    ranked_list(m, kind)
+
+
+def ranked_list(m, kind):
+    """Ranking depends neither on the other pictures nor on how many answers are scored together; empty lines are no answers."""
+    words = [a + b for a in ("", "re", "un", "blue ", "big red ") for b in ("boat", "dog", "two", "yes", "no", "on the water")]
+    file = TMP / "answers.txt"
+    file.write_text("\n\n".join(words) + "\n\n\r\n")
+    r = run("ask", *m, "--question", "what is it?", "--answers", file, "--candidates", "1000", *IMAGES)
+    exits(r, 0, f"{kind}: ranked answers")
+    for image, row in zip(IMAGES, r.rows()):
+        equal(sorted(x["answer"] for x in row["answers"]), sorted(words), f"{kind}: every answer")
+        equal(row["answers"], sorted(row["answers"], key=lambda x: -x["score"]), f"{kind}: best first")
+        equal((row["answer"], row["score"]), (row["answers"][0]["answer"], row["answers"][0]["score"]), f"{kind}: the best")
+        equal(run("ask", *m, "--question", "what is it?", "--answers", file, "--candidates", "1000", image).rows()[0], row, f"{kind}: alone")
+    scores = {x["answer"]: x["score"] for x in row["answers"]}
+    two = TMP / "two.txt"
+    two.write_text("big red dog\nno")
+    got = run("ask", *m, "--question", "what is it?", "--answers", two, IMAGES[-1]).rows()[0]
+    close([x["score"] for x in got["answers"]], [scores[x["answer"]] for x in got["answers"]], 2e-5, f"{kind}: among few as among many")
+    equal(len(run("ask", *m, "--question", "what is it?", "--answers", file, "--candidates", "3", IMAGES[0]).rows()[0]["answers"]), 3, f"{kind}: --candidates")
+    two.write_text("\n \n\n")
+    r = run("ask", *m, "--question", "what is it?", "--answers", two, IMAGES[0])
+    exits(r, 3, f"{kind}: no answers")
+    contains(r.err, "two.txt", f"{kind}: the file is named")
+    r = run("ask", *m, "--question", "what is in the picture " * 450, "--answers", file, IMAGES[0], TMP / "none.png")
+    exits(r, 2, f"{kind}: a question of 10,000 characters, a picture that is not there")
+    equal(len(r.rows()), 1, f"{kind}: the other is done")
+
+
+def ranked_folder(kind):
+    """transformers' log-likelihoods (scripts/gen_blip2_ranked.py)."""
+    j = json.loads(golden("blip2", "ranked.json").read_text())
+    file = TMP / "golden_answers.txt"
+    file.write_text("\n".join(j["answers"]))
+    row = run("ask", "-m", SHARED / "blip2" / f"hf_{kind}", "--dtype", "f32", "--question", j["question"], "--answers", file,
+              golden("blip2", "images", j["image"])).rows()[0]
+    got = {x["answer"]: x["score"] for x in row["answers"]}
+    close([got[a] for a in j["answers"]], j["scores"][kind], 2e-5, f"hf {kind}: scores of ranked answers")
 
 
 def folder(kind):
@@ -335,6 +373,8 @@ if VOCAB.exists():
     written("t5")
     folder("opt")
     folder("t5")
+    ranked_folder("opt")
+    ranked_folder("t5")
     retrieval_folder()
 else:
     skip("shared/golden/blip2: everything with BERT's or T5's vocabulary")
