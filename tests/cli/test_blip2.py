@@ -4,6 +4,7 @@ folders in both layouts, and what is said about parts that are not there."""
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 
 from harness import BINARY, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
@@ -290,6 +291,42 @@ def retrieval_folder():
     check(any(x["check"] == "f32: one by one" and x["ok"] for x in r.rows()), "verify compares all vectors of a picture")
 
 
+def collections():
+    """index, search and similar with a vector per query: ITC's scores, whatever the store keeps."""
+    m = ["-m", SHARED / "blip2" / "hf_itm", "--dtype", "f32"]
+    texts = json.loads(golden("blip2", "hf_itm.json").read_text())["captions"]
+    want = run("match", *m, *listed("--image", IMAGES), *listed("--text", texts)).rows()[0]["scores"]
+    for store, tol in (("f32", 2e-6), ("f16", 1e-3)):
+        col = TMP / f"col-{store}"
+        r = run("index", *m, "--collection", col, "--store", store, *IMAGES, *listed("--text", texts[:2]))
+        exits(r, 0, "index")
+        equal(r.rows()[-1]["items"], 6, "items")
+        for i, text in enumerate(texts):
+            got = run("search", "--collection", col, "--kind", "image", "--text", text).rows()[0]["results"]
+            scores = {x["path"]: x["score"] for x in got}
+            close([scores[str(p.resolve())] if str(p.resolve()) in scores else scores[str(p)] for p in IMAGES], [row[i] for row in want], tol, f"{store}: cosines of match")
+            equal([x["score"] for x in got], sorted((x["score"] for x in got), reverse=True), "best first")
+        got = run("search", "--collection", col, "--kind", "text", "--image", IMAGES[0]).rows()[0]["results"]
+        close([{x["path"]: x["score"] for x in got}[t] for t in texts[:2]], want[0][:2], tol, f"{store}: texts for a picture")
+        got = run("similar", "--collection", col, IMAGES[1]).rows()[0]["results"]
+        check(got[0]["path"].endswith("image1.png") and abs(got[0]["score"] - 1) < 1e-3, f"{store}: a picture is most like itself")
+        exits(run("search", "--collection", col, f'{texts[0]} - 0.5* {texts[1]}'), 0, "sums of texts")
+        exits(run("search", "--collection", col, f"{texts[0]} + @{IMAGES[2]}"), 0, "a text and a picture")
+        r = run("index", *m, "--collection", col, *IMAGES)
+        equal(r.rows()[-1]["unchanged"], 4, "nothing to do")
+        exits(run("collections", "compact", col), 0, "compact")
+        exits(run("collections", "check", col), 0, "check")
+    with sqlite3.connect(TMP / "col-f16" / "catalog.sqlite") as db:
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'vectors'")
+    db.close()
+    r = run("search", "--collection", TMP / "col-f16", "--text", texts[0])
+    exits(r, 3, "a catalogue whose vectors do not divide the rows")
+    contains(r.err, "vectors", "which is said")
+    r = run("index", "-m", SHARED / "blip2" / "hf_opt", "--dtype", "f32", "--collection", TMP / "none", IMAGES[0])
+    exits(r, 3, "no ITC head")
+    contains(r.err, "no ITC head", "which is said")
+
+
 def parts():
     """What is missing is named."""
     alone = TMP / "alone"
@@ -376,6 +413,7 @@ if VOCAB.exists():
     ranked_folder("opt")
     ranked_folder("t5")
     retrieval_folder()
+    collections()
 else:
     skip("shared/golden/blip2: everything with BERT's or T5's vocabulary")
 finish()
