@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`noema eval` of result files: captions, VQA and NLVR2 answers against published and scorer's figures, and bad input."""
 import csv
+import gzip
 import json
 import signal
 import subprocess
@@ -98,6 +99,19 @@ def meteor():
     r = run("eval", "captions", "--references", TMP / "m0.txt", "--results", TMP / "mh.txt", "--meteor-synonyms", write("bad_sets", "dog\nseven\n"))
     exits(r, 3, "a damaged synonym file")
     contains(r.err, "line 2", "a damaged synonym file")
+    # a line as long as can be, one byte more, and a gzip that is cut off
+    args = ("eval", "captions", "--references", TMP / "m0.txt", "--results", TMP / "mh.txt")
+    exits(run(*args, "--meteor-words", write("long_words", "a\n" + "x" * 65534 + "\nb\n")), 0, "a line of 65,534 bytes")
+    r = run(*args, "--meteor-words", write("longer_words", "a\n" + "x" * 65535 + "\nb\n"))
+    exits(r, 3, "a line of 65,535 bytes")
+    contains(r.err, "line 2", "which is named")
+    packed = gzip.compress("".join(f"word{i * 7919 % 10007}\n" for i in range(20000)).encode())
+    (TMP / "whole.gz").write_bytes(packed)
+    (TMP / "cut.gz").write_bytes(packed[:len(packed) // 2])
+    exits(run(*args, "--meteor-words", TMP / "whole.gz"), 0, "a gzip")
+    r = run(*args, "--meteor-words", TMP / "cut.gz")
+    exits(r, 3, "a gzip that is cut off")
+    contains(r.err, "cut.gz", "which is named")
 
 
 def golden_captions():
