@@ -314,25 +314,6 @@ static float *qformer_step(void *user, int64_t n, const int64_t *parent, const i
     return nm_session_error(d->s, err) == NOEMA_OK ? logits.data : NULL;
 }
 
-/* [DEC] and the prompt's ids without the end; malloc'd. */
-static noema_status first_ids(noema_session *s, const char *prompt, int32_t **ids, int64_t *n, noema_error *err)
-{
-    const nm_tokenizer *t = nm_model_tokenizer(s->model, err);
-    nm_texts text = { 0 };
-    if (!t)
-        return err ? err->code : NOEMA_E_MISSING;
-    noema_status st = prompt ? nm_session_tokenize(s, 1, &prompt, NULL, &text, err) : NOEMA_OK;
-    if (st != NOEMA_OK)
-        return st;
-    *n = prompt && text.offsets[1] > 1 ? text.offsets[1] - 1 : 1;
-    if (!(*ids = nm_malloc_array((size_t)*n, sizeof **ids)))
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: prompt");
-    if (prompt)
-        memcpy(*ids, text.ids, (size_t)*n * sizeof **ids);
-    (*ids)[0] = nm_blip2_dec_id(t);
-    return NOEMA_OK;
-}
-
 noema_status nm_blip2_qformer_generate(noema_session *s, nm_tensor pixels, const int32_t *prompt, int64_t length, const nm_rules *rules,
                                        nm_generation *out, noema_error *err)
 {
@@ -366,7 +347,7 @@ static noema_status qformer_caption(noema_session *s, nm_tensor pixels, const no
     noema_status st = end_id(s, &rules, err);
     nm_rules_apply(&rules, o);
     if (st == NOEMA_OK)
-        st = first_ids(s, o->prompt, &prompt, &length, err);
+        st = nm_first_ids(s, o->prompt, nm_blip2_dec_id(s->model->tokenizer), &prompt, &length, err);
     if (st == NOEMA_OK)
         st = nm_session_decode(s, prompt, length, &decoded, err);
     if (st == NOEMA_OK)

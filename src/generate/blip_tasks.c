@@ -132,21 +132,12 @@ static noema_status caption_prompt(noema_session *s, const char *prompt, int32_t
 {
     const nm_blip *m = (const nm_blip *)s->model->m;
     const nm_tokenizer *t = nm_model_tokenizer(s->model, err);
-    nm_texts text = { 0 };
     char *decoded = NULL;
     if (!t)
         return err ? err->code : NOEMA_E_MISSING;
-    noema_status st = prompt ? nm_session_tokenize(s, 1, &prompt, NULL, &text, err) : NOEMA_OK;
-    if (st != NOEMA_OK)
-        return st;
-    *n = prompt ? text.offsets[1] - 1 : 1;
-    *n = *n < 1 ? 1 : *n;
-    if (!(*ids = nm_malloc_array((size_t)*n, sizeof **ids)))
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: prompt");
-    if (prompt)
-        memcpy(*ids, text.ids, (size_t)*n * sizeof **ids);
-    (*ids)[0] = nm_blip_dec_id(m, t);
-    st = nm_session_decode(s, *ids, *n, &decoded, err);
+    noema_status st = nm_first_ids(s, prompt, nm_blip_dec_id(m, t), ids, n, err);
+    if (st == NOEMA_OK)
+        st = nm_session_decode(s, *ids, *n, &decoded, err);
     if (st != NOEMA_OK)
         return st;
     size_t same = strlen(decoded);

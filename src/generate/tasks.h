@@ -35,6 +35,8 @@ size_t nm_code_points(const char *text);
 noema_status nm_generated_set(noema_generated *out, noema_scored_text *best, size_t n, noema_error *err);
 /* Decoded, `cut` code points and outer white space taken off. */
 noema_status nm_generated_take(noema_session *s, const nm_generation *g, size_t cut, noema_generated *out, noema_error *err);
+/* A decoder's first row: `first` (from the tokenizer) in the place of the prompt's first id, its end taken off; malloc'd. prompt NULL: `first` alone. */
+noema_status nm_first_ids(noema_session *s, const char *prompt, int32_t first, int32_t **ids, int64_t *n, noema_error *err);
 /* Every "{}" of the template replaced; malloc'd. */
 char *nm_fill_template(const char *template, const char *text);
 
