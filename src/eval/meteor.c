@@ -8,11 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <utf8proc.h>
 #include <zlib.h>
 
-#include "base/utf8.h"
 #include "eval/captions.h"
+#include "eval/lower.h"
 
 #if NOEMA_HAVE_STEMMER
 #include <libstemmer.h>
@@ -237,22 +236,16 @@ static bool normalise(nm_buf *b, const char *text)
     size_t n = strlen(text);
     nm_buf_puts(b, "");
     for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        char out[4];
-        int len = nm_utf8_decode(text + i, n - i, &cp);
-        bool mark = cp < 128 && ispunct((int)cp);
-        bool inside = mark && i > 0 && isalnum((unsigned char)text[i - 1]) && isalnum((unsigned char)text[i + 1]) && strchr("-'.,:/", (int)cp);
-        if (mark && cp == '\'' && i + 1 < n && isalpha((unsigned char)text[i + 1]) && (i == 0 || text[i - 1] == ' '))
+        const unsigned char c = (unsigned char)text[i];
+        bool mark = c < 128 && ispunct(c);
+        bool inside = mark && i > 0 && isalnum((unsigned char)text[i - 1]) && isalnum((unsigned char)text[i + 1]) && strchr("-'.,:/", c);
+        if (mark && c == '\'' && i + 1 < n && isalpha((unsigned char)text[i + 1]) && (i == 0 || text[i - 1] == ' '))
             inside = true; /* "'s" of a tokenised text */
         if (mark && !inside)
             nm_buf_putc(b, ' ');
-        if (cp == UINT32_MAX)
-            nm_buf_append(b, text + i, 1);
-        else
-            nm_buf_append(b, out, (size_t)nm_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), out));
+        i += nm_put_lower(b, text + i, n - i);
         if (mark && !inside)
             nm_buf_putc(b, ' ');
-        i += (size_t)len;
     }
     return !b->failed;
 }
