@@ -16,7 +16,7 @@ typedef struct noema_train_step {
     int64_t epoch, epochs;     /* from 0 */
     double lr, loss, grad_norm, logit_scale;
     double samples_per_second, data_wait; /* share of the time spent waiting for data, 0..1 */
-    double flops_per_second, peak;        /* of the products and attention that the step ran; the processor's most (0: not known) */
+    double flops_per_second, peak;        /* of the products, convolutions and attention that the step ran; the processor's most (0: not known) */
 } noema_train_step;
 
 /* Non-zero stops the run after this step (a checkpoint is written first). */

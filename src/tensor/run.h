@@ -36,7 +36,7 @@ typedef struct nm_run {
     nm_observe_fn *observe;
     void *observe_user;
     char observe_prefix[96]; /* e.g. "visual." */
-    double flops;         /* of products and attention so far, two per multiply-add; the owner sets it to 0 */
+    double flops;         /* of products, convolutions and attention so far, two per multiply-add; the owner sets it to 0 */
     noema_error err;      /* the first error; operators do nothing once it is set */
 } nm_run;
 
