@@ -70,6 +70,8 @@ typedef struct noema_train_options {
     uint64_t seed;
     int lock_image, lock_text, siglip, no_shuffle, no_augment;
     int64_t lock_image_unlocked_groups; /* of a locked image tower the last n groups are trained: projection, last block with ln_post, ... */
+    int lock_image_freeze_bn_stats; /* batch norms of locked layers use their running statistics and leave them; 0: those of each batch move them, as in
+                                     open_clip (pairs; a classifier's frozen layers and LoRA always leave them) */
     int64_t lock_text_unlocked_layers; /* the same of a locked text tower */
     double image_layer_decay, text_layer_decay; /* learning rates fall by this factor per group from the end; 0: off */
     int64_t lora_rank;          /* 0: off; else W + alpha / rank * B A on the targets is trained and nothing else of the model */

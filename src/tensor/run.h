@@ -24,6 +24,7 @@ typedef struct nm_run {
     nm_arena *arena;
     struct nm_tape *tape; /* NULL in inference: nothing is recorded */
     bool training;
+    bool rehearsal;       /* in training: this forward runs once more, so that running statistics do not move */
     bool checkpoint;      /* blocks of transformers keep their input only (tape.h) */
     nm_dtype compute;     /* of matrix products: NM_F32, NM_BF16 or NM_I8 */
     nm_dtype act;         /* of activations between a norm and the next product: NM_F32 or NM_BF16; the residual stream is f32 */

@@ -87,7 +87,7 @@ static noema_status resolve_recipe(noema_train_options *o, noema_error *err)
 static noema_status train_options(const noema_train_options *o, bool transformer, nm_train_options *t, noema_error *err)
 {
     *t = (nm_train_options){ .weight_decay = o->wd, .clip_norm = o->grad_clip_norm, .ema_decay = o->ema_decay, .siglip = o->siglip != 0, .unicl = o->unicl != 0,
-                             .lock_image = o->lock_image != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed,
+                             .lock_image = o->lock_image != 0, .freeze_bn_stats = o->lock_image_freeze_bn_stats != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed,
                              .unlocked_groups = (int)o->lock_image_unlocked_groups, .image_layer_decay = o->image_layer_decay,
                              .text_layer_decay = o->text_layer_decay };
     t->lora = (nm_lora_options){ .rank = o->lora_rank, .alpha = o->lora_alpha != 0 ? o->lora_alpha : (double)o->lora_rank, .targets = o->lora_targets,
@@ -196,7 +196,7 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
         { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
         { "ema_warmup", o->ema_warmup }, { "save_steps", o->save_steps }, { "keep", o->keep }, { "save_most_recent", o->save_most_recent }, { "epochs_cooldown", o->epochs_cooldown },
         { "grad_checkpointing", o->grad_checkpointing }, { "lock_text_unlocked_layers", o->lock_text_unlocked_layers },
-        { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lora_rank", o->lora_rank },
+        { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lock_image_freeze_bn_stats", o->lock_image_freeze_bn_stats }, { "lora_rank", o->lora_rank },
         { "siglip", o->siglip }, { "unicl", o->unicl }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment }, { "train_num_samples", o->train_num_samples }, { "max_skipped", o->max_skipped },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)

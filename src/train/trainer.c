@@ -155,11 +155,15 @@ static noema_status attach(nm_trainer *t, noema_error *err)
 {
     const double decay[] = { [NM_TOWER_NONE] = 0, [NM_TOWER_IMAGE] = t->o.image_layer_decay, [NM_TOWER_TEXT] = t->o.text_layer_decay };
     int blocks[] = { [NM_TOWER_NONE] = 0, [NM_TOWER_IMAGE] = count_blocks(t, NM_TOWER_IMAGE), [NM_TOWER_TEXT] = count_blocks(t, NM_TOWER_TEXT) };
+    /* A classifier's frozen layers give fixed features, and adapters are for the model as it is: only pairs follow open_clip here. */
+    bool stills = t->o.freeze_bn_stats || t->o.task == &nm_task_labels || t->o.lora.rank > 0;
     noema_status s = NOEMA_OK;
     for (size_t i = 0; i < t->n_params && s == NOEMA_OK; i++) {
         nm_train_param *q = &t->params[i];
         nm_tower tower = nm_tower_of(q->name);
-        q->frozen = q->buffer || is_frozen(t, q->name, blocks[NM_TOWER_IMAGE], blocks[NM_TOWER_TEXT]);
+        bool frozen = is_frozen(t, q->name, blocks[NM_TOWER_IMAGE], blocks[NM_TOWER_TEXT]);
+        q->frozen = q->buffer || frozen;
+        q->w->still = frozen && stills;
         if (decay[tower] > 0)
             q->lr_scale = nm_layer_scale(q->name, blocks[tower], decay[tower], NM_GROUPS_OPEN_CLIP);
         if (strcmp(q->name, "logit_scale") == 0)
@@ -228,6 +232,7 @@ void nm_trainer_free(nm_trainer *t)
     for (size_t i = 0; i < t->n_params; i++) {
         nm_train_param *q = &t->params[i];
         q->w->grad = NULL;
+        q->w->still = false;
         nm_free(q->grad.data);
         nm_free(q->m);
         nm_free(q->v);
@@ -268,10 +273,12 @@ static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double los
     if (!t->failed_at[0]) { /* run once more, watching every named activation */
         nm_tape *tape = t->run.tape;
         t->run.tape = NULL;
+        t->run.rehearsal = true;
         t->run.observe = first_bad;
         t->run.observe_user = t;
         (void)t->o.task->forward(t, b, 0, b->n);
         t->run.observe = NULL;
+        t->run.rehearsal = false;
         t->run.tape = tape;
     }
     for (size_t i = 0; i < t->n_params && !t->failed_at[0]; i++)
@@ -358,10 +365,12 @@ static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b)
     nm_outputs f = { 0 };
     for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
         nm_tape *tape = r->tape;
+        r->rehearsal = t->o.accum > 1;
         if (t->o.accum > 1)
             r->tape = NULL;
         f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n);
         r->tape = tape;
+        r->rehearsal = false;
         for (int k = 0; k < task->n_outputs; k++)
             copy_rows(out[k] + at * task->width(t, k), &f.t[k]);
         if (t->o.accum > 1)

@@ -33,6 +33,7 @@ typedef struct nm_train_options {
     double weight_decay, clip_norm, ema_decay; /* 0: off */
     bool siglip, unicl, ema_warmup;
     bool lock_image, lock_text;
+    bool freeze_bn_stats;   /* batch norms of what lock_image locks use their running statistics and leave them; else they go with each batch */
     int unlocked_groups;    /* of a locked image tower: its last groups (groups.h) are trained after all */
     int text_unlocked;      /* the same of a locked text tower */
     double image_layer_decay, text_layer_decay; /* learning rate times decay^(depth from the end); 0: off */
