@@ -152,7 +152,7 @@ static noema_status direction(nm_eval *e, const nm_retrieval *t, const int64_t *
     int n_k = e->o.n_k ? (int)e->o.n_k : 3;
     const char *kind = by_text ? "image_retrieval_" : "text_retrieval_";
     char prefix[64];
-    nm_ranks r;
+    nm_rank_figures r;
     noema_status s = nm_rank_summary(&r, by_text ? t->n_texts : t->n_images, by_text ? t->text_rank : t->image_rank, n_k, k, e->err);
     for (int i = 0; i < n_k && s == NOEMA_OK; i++) {
         nm_interval ci = nm_share_interval(r.recall[i], r.queries);
