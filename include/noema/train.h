@@ -22,6 +22,20 @@ typedef struct noema_train_step {
 /* Non-zero stops the run after this step (a checkpoint is written first). */
 typedef int noema_train_fn(void *user, const noema_train_step *step);
 
+/* What a run measures on val_data. Ranks count from 1; recall at 1, 5 and 10. */
+typedef struct noema_train_ranks { double recall[3], median, mean; } noema_train_ranks;
+typedef struct noema_train_validation {
+    int64_t epoch;                  /* epochs done */
+    int64_t rows, skipped;          /* measured, and left out because they cannot be read */
+    const noema_error *first_skipped; /* why the first of those was, or NULL; valid during the call */
+    int averaged;                   /* the averaged weights (ema_decay) were measured */
+    double loss;                    /* mean over the rows: contrastive in batches of batch_size (pairs), cross-entropy over the classes */
+    int64_t classes;                /* 0: the rows are pairs, and the ranks below hold; else top1 and top5 */
+    noema_train_ranks image_to_text, text_to_image;
+    double top1, top5;              /* shares */
+} noema_train_validation;
+typedef void noema_train_validated_fn(void *user, const noema_train_validation *v);
+
 /* Names and meanings are open_clip's where it has the option. Zeros and NULLs mean the default stated behind each. */
 typedef struct noema_train_options {
     size_t struct_size;
@@ -30,7 +44,9 @@ typedef struct noema_train_options {
     const char *tokenizer;
     const char *preprocess;
     const char *train_data;     /* docs/data.md: Parquet, .jsonl, .csv, .tsv, .safetensors; several joined by "::", {00..09} and * stand for several */
-    const char *val_data;
+    const char *val_data;       /* rows that are measured after epochs (noema_train), at the end (noema_finetune); or NULL */
+    int64_t val_frequency;      /* 1: after every n-th epoch, and the last; 0: never */
+    int64_t val_num_samples;    /* 0: all; the first n rows of val_data */
     const char *logs;           /* "logs" */
     const char *name;           /* "run" */
     const char *resume;         /* file, "latest" or NULL */
@@ -82,6 +98,8 @@ typedef struct noema_train_options {
     const char *captions;       /* .jsonl, {"label", "captions": [...]}: each row gets one text of its label's at random in every epoch; or NULL */
     noema_train_fn *progress;
     void *progress_user;
+    noema_train_validated_fn *validated; /* after each validation */
+    void *validated_user;
     /* called for each row that cannot be used; the others go on */
     void (*failed)(void *user, const char *what, const noema_error *why);
     void *failed_user;

@@ -481,6 +481,26 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
     return NOEMA_OK;
 }
 
+void nm_trainer_swap_averages(nm_trainer *t)
+{
+    for (size_t i = 0; i < t->n_params; i++) {
+        nm_train_param *p = &t->params[i];
+        for (size_t k = 0; p->ema && k < p->n; k++) {
+            float w = p->w->f32[k];
+            p->w->f32[k] = p->ema[k];
+            p->ema[k] = w;
+        }
+        if (p->ema)
+            nm_weight_changed(p->w);
+    }
+}
+
+double nm_trainer_log_scale(const nm_trainer *t)
+{
+    double s = t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0;
+    return !t->model->scale_clipped ? s : s < 0 ? 0 : s > LN_100 ? LN_100 : s; /* inside the graph: no gradient outside */
+}
+
 noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss, noema_error *err)
 {
     nm_run *r = &t->run;

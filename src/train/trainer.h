@@ -89,6 +89,9 @@ void nm_trainer_free(nm_trainer *t);
 noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err);
 /* Loss without an update (validation). */
 noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss, noema_error *err);
+/* The averages become the weights, and the weights the averages (twice: as before, bit for bit). Without averages nothing happens. */
+void nm_trainer_swap_averages(nm_trainer *t);
+double nm_trainer_log_scale(const nm_trainer *t); /* logit_scale as the loss uses it, a logarithm; 0 where the model has none */
 
 /* checkpoint.c: open_clip's epoch_N.pt. `samples_seen` < 0: left out. */
 noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *name, int64_t epoch, int64_t samples_seen, noema_error *err);
