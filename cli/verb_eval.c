@@ -3,7 +3,7 @@
 
 static const cli_option zeroshot_options[] = {
     EVAL_DATA,
-    { "classes", 0, CLI_STRING, "FILE", "class names, one per line (default: the folders' names)" },
+    { "classes", 0, CLI_STRING, "FILE", "class names: one per line, a WordNet number before each or not, or JSON (default: the data's names)" },
     { "templates", 0, CLI_STRING, "none|openai|FILE", "none: the name alone; openai: its 80 for ImageNet; a file: one per line, {} is the name" },
     { "prompts", 0, CLI_LIST, "FILE.json", "names or templates by data set, as CLIP_benchmark has them; may be repeated" },
     { "prompts-dir", 0, CLI_STRING, "DIR", "holds LANGUAGE_classnames.json and LANGUAGE_zeroshot_classification_templates.json" },
