@@ -139,6 +139,7 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
     o->lock_text = cli_flag(c, "lock-text");
     o->lock_image_unlocked_groups = cli_int(c, "lock-image-unlocked-groups", 0);
     o->lock_image_freeze_bn_stats = cli_flag(c, "lock-image-freeze-bn-stats");
+    o->lock_text_freeze_layer_norm = cli_flag(c, "lock-text-freeze-layer-norm");
     o->image_layer_decay = cli_num(c, "image-layer-decay", 0);
     o->text_layer_decay = cli_num(c, "text-layer-decay", 0);
     o->lora_rank = cli_int(c, "lora-rank", 0);

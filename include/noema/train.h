@@ -89,6 +89,7 @@ typedef struct noema_train_options {
     int lock_image_freeze_bn_stats; /* batch norms of locked layers use their running statistics and leave them; 0: those of each batch move them, as in
                                      open_clip (pairs; a classifier's frozen layers and LoRA always leave them) */
     int64_t lock_text_unlocked_layers; /* the same of a locked text tower */
+    int lock_text_freeze_layer_norm; /* of a locked text tower of transformers (XLM-R, BERT): its LayerNorms too; 0: they are trained, as in open_clip */
     double image_layer_decay, text_layer_decay; /* learning rates fall by this factor per group from the end; 0: off */
     int64_t lora_rank;          /* 0: off; else W + alpha / rank * B A on the targets is trained and nothing else of the model */
     double lora_alpha;          /* 0: the rank */

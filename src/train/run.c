@@ -128,6 +128,7 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     t->ema_warmup = o->ema_warmup != 0;
     t->checkpointing = o->grad_checkpointing != 0;
     t->text_unlocked = (int)o->lock_text_unlocked_layers;
+    t->freeze_layer_norm = o->lock_text_freeze_layer_norm != 0;
     if (o->val_frequency < 0 || o->val_num_samples < 0)
         return nm_fail(err, NOEMA_E_ARGUMENT, "--val-frequency and --val-num-samples must not be negative");
     if (o->save_steps < 0 || o->keep < 0 || o->lock_text_unlocked_layers < 0 || o->lock_text_unlocked_layers > 1 << 16 || !(o->lr_cooldown_power >= 0) ||
@@ -200,7 +201,8 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
         { "val_frequency", o->val_frequency }, { "val_num_samples", o->val_num_samples }, { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
         { "ema_warmup", o->ema_warmup }, { "save_steps", o->save_steps }, { "keep", o->keep }, { "save_most_recent", o->save_most_recent }, { "epochs_cooldown", o->epochs_cooldown },
         { "grad_checkpointing", o->grad_checkpointing }, { "lock_text_unlocked_layers", o->lock_text_unlocked_layers },
-        { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lock_image_freeze_bn_stats", o->lock_image_freeze_bn_stats }, { "lora_rank", o->lora_rank },
+        { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lock_image_freeze_bn_stats", o->lock_image_freeze_bn_stats },
+        { "lock_text_freeze_layer_norm", o->lock_text_freeze_layer_norm }, { "lora_rank", o->lora_rank },
         { "siglip", o->siglip }, { "unicl", o->unicl }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment }, { "train_num_samples", o->train_num_samples }, { "max_skipped", o->max_skipped },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)

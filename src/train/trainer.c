@@ -29,7 +29,7 @@ static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, boo
     }
     nm_train_param *q = &t->params[t->n_params];
     *q = (nm_train_param){ .name = nm_strdup(name), .w = w, .n = (size_t)nm_shape_numel(w->shape), .decayed = decayed, .layout = layout,
-                           .lr_scale = 1 };
+                           .lr_scale = 1, .n_parts = 1 };
     t->n_params += q->name != NULL;
     return q->name ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters");
 }
@@ -49,26 +49,30 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
     bool counter = (info->flags & NM_COUNTER) == NM_COUNTER;
     if (c->status != NOEMA_OK || (!nm_has(info->w) && !counter))
         return;
-    if (info->n_parts > 1) { /* one tensor here, several in the file: the epoch files cannot hold it yet */
-        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training towers that store q, k and v apart (XLM-RoBERTa) is not here yet", name);
-        return;
-    }
     bool buffer = (info->flags & NM_BUFFER) != 0, decayed = !(info->flags & NM_NO_DECAY) && !buffer && info->w->shape.ndim > 1;
     if (c->t->o.flip_groups)
         decayed = !buffer && flip_decays(name, info->w);
     c->status = nm_weight_own(info->w) ? NOEMA_OK : nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: %s", name); /* a counter that the file lacks is 0 */
     if (c->status == NOEMA_OK)
         c->status = add_param(c->t, name, info->w, decayed, nm_layout_of(info->layout, info->w->shape.ndim), c->err);
-    if (c->status == NOEMA_OK) {
-        c->t->params[c->t->n_params - 1].buffer = buffer;
-        c->t->params[c->t->n_params - 1].counter = counter;
-    }
+    if (c->status != NOEMA_OK)
+        return;
+    nm_train_param *q = &c->t->params[c->t->n_params - 1];
+    q->buffer = buffer;
+    q->counter = counter;
+    for (q->n_parts = 0; q->n_parts < info->n_parts && c->status == NOEMA_OK; q->n_parts++)
+        if (!(q->part[q->n_parts] = nm_strdup(info->part_name[q->n_parts])))
+            c->status = nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
 }
 
 /* What is trained beside the model's parameters: a classifier's head, adapters. */
 static noema_status add_extras(nm_trainer *t, noema_error *err)
 {
     noema_status s = NOEMA_OK;
+    for (size_t i = 0; t->o.lora.rank > 0 && t->o.lora.text && i < t->n_params; i++)
+        if (t->params[i].n_parts > 1)
+            return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: adapters of towers that store q, k and v apart are not here: --lock-text leaves that tower as it is",
+                           t->params[i].name);
     if (t->o.head)
         s = add_param(t, "head.weight", &t->o.head->w.weight, true, NM_LAYOUT_SAME, err);
     if (t->o.head && s == NOEMA_OK)
@@ -128,6 +132,8 @@ static bool is_frozen(const nm_trainer *t, const char *name, int image_blocks, i
         return true;
     if (tower == NM_TOWER_IMAGE && o->lock_image)
         return nm_layer_group(name, image_blocks, NM_GROUPS_OPEN_CLIP) < image_blocks + 2 - o->unlocked_groups;
+    if (tower == NM_TOWER_TEXT && o->lock_text && !o->freeze_layer_norm && strstr(name, ".LayerNorm.")) /* towers of transformers alone have that name */
+        return false;
     return tower == NM_TOWER_TEXT && o->lock_text && nm_layer_group(name, text_blocks, NM_GROUPS_OPEN_CLIP) < text_blocks + 2 - o->text_unlocked;
 }
 
@@ -238,6 +244,8 @@ void nm_trainer_free(nm_trainer *t)
         nm_free(q->v);
         nm_free(q->ema);
         free(q->name);
+        for (int k = 0; k < NM_MAX_PARTS; k++)
+            free(q->part[k]);
     }
     free(t->params);
     nm_lora_free(t->lora);

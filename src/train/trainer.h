@@ -17,6 +17,8 @@
 
 typedef struct nm_train_param {
     char *name;        /* in the family's saved names */
+    char *part[NM_MAX_PARTS]; /* names of the tensors that files hold in its place, equal shares of dimension 0 (q, k and v apart); n_parts 1: name */
+    int n_parts;
     nm_weight *w;
     nm_grad grad;
     size_t n;
@@ -36,6 +38,7 @@ typedef struct nm_train_options {
     bool freeze_bn_stats;   /* batch norms of what lock_image locks use their running statistics and leave them; else they go with each batch */
     int unlocked_groups;    /* of a locked image tower: its last groups (groups.h) are trained after all */
     int text_unlocked;      /* the same of a locked text tower */
+    bool freeze_layer_norm; /* and of its LayerNorms, where it is one of transformers; open_clip trains those unless told */
     double image_layer_decay, text_layer_decay; /* learning rate times decay^(depth from the end); 0: off */
     nm_lora_options lora;   /* rank 0: off; else adapters (and a head) are all that is trained */
     const nm_task *task;    /* NULL: nm_task_pairs */
