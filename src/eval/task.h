@@ -43,6 +43,8 @@ const char *nm_eval_name(const char *prefix, int64_t k);
 noema_status nm_eval_vectors(nm_eval *e, const char *file, nm_vectors *v);
 /* [n, ...] without any scaling; shape[3], ndim 1..3, missing dimensions 1. free() the data. */
 noema_status nm_eval_array(nm_eval *e, const char *file, double **data, int *ndim, int64_t shape[3]);
+/* Ready scores (--scores) with two dimensions, named by `form` in the message: "[images, texts]". */
+noema_status nm_eval_scores(nm_eval *e, const char *form, double **data, int64_t shape[3]);
 noema_status nm_eval_integers(nm_eval *e, const char *file, int64_t **data, int64_t *n);
 noema_status nm_eval_save(nm_eval *e, const char *path, nm_dtype dtype, const void *data, int64_t rows, int64_t columns); /* .npy */
 

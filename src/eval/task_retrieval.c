@@ -240,15 +240,10 @@ static noema_status retrieve(nm_eval *e, pairs *a)
 static noema_status from_scores(nm_eval *e, pairs *a)
 {
     double *x;
-    int ndim = 0;
     int64_t shape[3];
-    noema_status s = nm_eval_array(e, e->o.scores, &x, &ndim, shape);
+    noema_status s = nm_eval_scores(e, "[images, texts]", &x, shape);
     if (s != NOEMA_OK)
         return s;
-    if (ndim != 2) {
-        free(x);
-        return nm_fail(e->err, NOEMA_E_FORMAT, "%s: expected scores [images, texts], got %d dimensions", e->o.scores, ndim);
-    }
     if (shape[1] > 8192) {
         free(x);
         return nm_fail(e->err, NOEMA_E_LIMIT, "%s: scores of %lld texts; at most 8192 are taken (give vectors instead)", e->o.scores, (long long)shape[1]);

@@ -338,15 +338,12 @@ static noema_status from_files(nm_eval *e)
 {
     nm_vectors images = { 0 }, classes = { 0 };
     nm_prompts names = { 0 };
-    int64_t *label = NULL, shape[3];
+    int64_t *label = NULL, shape[3] = { 0 };
     double *many = NULL, *given = NULL;
-    int ndim = 0;
     zeroshot z = { .e = e, .scale = e->o.logit_scale > 0 ? e->o.logit_scale : e->o.scores ? 1 : 100 };
     noema_status s = e->o.labels ? NOEMA_OK : nm_fail(e->err, NOEMA_E_ARGUMENT, "expected the labels of the vectors or scores (--labels)");
     if (s == NOEMA_OK && e->o.scores) {
-        s = nm_eval_array(e, e->o.scores, &given, &ndim, shape);
-        if (s == NOEMA_OK && ndim != 2)
-            s = nm_fail(e->err, NOEMA_E_FORMAT, "%s: expected scores [n, classes], got %d dimensions", e->o.scores, ndim);
+        s = nm_eval_scores(e, "[n, classes]", &given, shape);
         z.n = shape[0];
         z.classes = shape[1];
     } else if (s == NOEMA_OK) {

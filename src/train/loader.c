@@ -95,16 +95,9 @@ static nm_rect flip_centre(int width, int height)
 /* torchvision's RandomResizedCrop with FLIP's scale (0.5, 1) and ratio (3/4, 4/3). */
 static nm_rect flip_crop(nm_rng *r, int width, int height)
 {
-    double area = (double)width * height, lo = log(3.0 / 4), hi = log(4.0 / 3);
-    for (int i = 0; i < 10; i++) {
-        double target = area * (0.5 + 0.5 * (double)nm_rng_uniform(r)), ratio = exp(lo + (hi - lo) * (double)nm_rng_uniform(r));
-        int w = (int)lround(sqrt(target * ratio)), h = (int)lround(sqrt(target / ratio));
-        if (w > 0 && w <= width && h > 0 && h <= height) {
-            int y = (int)nm_rng_below(r, (uint64_t)(height - h) + 1), x = (int)nm_rng_below(r, (uint64_t)(width - w) + 1);
-            return (nm_rect){ x, y, x + w, y + h };
-        }
-    }
-    return flip_centre(width, height);
+    static const nm_augment flip = { .scale = { 0.5, 1 }, .ratio = { 3.0 / 4, 4.0 / 3 } };
+    nm_rect crop;
+    return nm_augment_crop(&flip, r, width, height, &crop) ? crop : flip_centre(width, height);
 }
 
 static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, uint64_t stream, float *out, noema_error *err)
