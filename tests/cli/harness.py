@@ -115,6 +115,11 @@ def write_npy(path, shape, values):
     pathlib.Path(path).write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + struct.pack(f"<{len(values)}f", *values))
 
 
+def safetensors_head(path):
+    data = pathlib.Path(path).read_bytes()
+    return json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+
+
 def read_safetensors(path):
     """name -> (type, shape, flat list) for f32, i32, i64 and u8 tensors."""
     data = pathlib.Path(path).read_bytes()

@@ -3,12 +3,10 @@
 import gzip
 import json
 import math
-import pathlib
 import random
 import struct
-import zlib
 
-from harness import OWN, TMP, check, contains, equal, exits, finish, golden, run, skip
+from harness import OWN, TMP, check, contains, equal, exits, finish, golden, run, skip, write_png
 
 rng = random.Random(5)
 
@@ -36,11 +34,8 @@ def dot(a, b):
 
 
 def png(path, colour, size=40):
-    row = b"\x00" + bytes(colour) * size
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)) +
-                     chunk(b"IDAT", zlib.compress(row * size)) + chunk(b"IEND", b""))
+    write_png(path, size, size, bytes(colour) * (size * size))
 
 
 def report(*args, code=0):
