@@ -1,5 +1,6 @@
 /* verb_train.c - `noema train`: contrastive training of a two-tower model in a run folder. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -220,6 +221,7 @@ static int run(cli *c)
     cli_puts(&line, "}");
     cli_emit(&line);
     cli_buf_free(&line);
+    free(folder);
     return CLI_OK;
 }
 
