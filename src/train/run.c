@@ -296,12 +296,12 @@ static noema_status save_what_is_due(run *r, bool stop)
 {
     int64_t step = r->t->step, done = step / r->steps_per_epoch;
     if (step % r->steps_per_epoch == 0) {
-        noema_status s = validate(r);
-        if (s != NOEMA_OK)
-            return s;
-        bool numbered = done % r->o.save_frequency == 0 || step == r->t->o.schedule.total;
-        if (numbered || r->o.save_most_recent)
-            return save_epoch(r, numbered);
+        noema_status measured = validate(r);
+        bool numbered = done % r->o.save_frequency == 0 || step == r->t->o.schedule.total || measured != NOEMA_OK;
+        if (numbered || r->o.save_most_recent) { /* also where the measuring failed and ends the run: the epoch is not lost */
+            noema_status s = save_epoch(r, numbered);
+            return s == NOEMA_OK ? measured : s;
+        }
     }
     return stop || (r->o.save_steps > 0 && step % r->o.save_steps == 0) ? save_step(r) : NOEMA_OK;
 }

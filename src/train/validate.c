@@ -78,6 +78,23 @@ static noema_status look_at_rows(nm_validation *v, const noema_train_options *o,
     return s;
 }
 
+/* Tensors of another size than the model's are no fault of one row: better found now than after an epoch. */
+static noema_status try_picture(const nm_validation *v, noema_error *err)
+{
+    const nm_model *m = v->model->m;
+    nm_row row = { 0 };
+    noema_error why = NOEMA_ERROR_INIT;
+    nm_preprocess_scratch *scratch = nm_preprocess_scratch_new();
+    float *x = nm_malloc_array((size_t)m->image_height, 3 * (size_t)m->image_width * sizeof *x);
+    noema_status s = scratch && x ? nm_dataset_read(v->rows, 0, &row, &why) : nm_fail(&why, NOEMA_E_MEMORY, "out of memory: validation");
+    if (s == NOEMA_OK)
+        s = nm_row_tensor(&row, m, scratch, x, &why);
+    nm_row_release(&row);
+    nm_preprocess_scratch_free(scratch);
+    free(x);
+    return s == NOEMA_E_MISMATCH || s == NOEMA_E_MEMORY ? nm_fail(err, s, "%s: %s", nm_dataset_source(v->rows), why.message) : NOEMA_OK;
+}
+
 noema_status nm_validation_open(nm_validation **out, noema_model *model, const noema_train_options *o, noema_error *err)
 {
     nm_validation *v = calloc(1, sizeof *v);
@@ -94,6 +111,8 @@ noema_status nm_validation_open(nm_validation **out, noema_model *model, const n
         v->texts = (nm_row_texts){ .rows = v->rows, .max_ids = model->m->context_length > 0 ? model->m->context_length : 512 };
         s = look_at_rows(v, o, err);
     }
+    if (s == NOEMA_OK)
+        s = try_picture(v, err);
     if (s != NOEMA_OK) {
         nm_validation_free(v);
         return s;

@@ -22,6 +22,10 @@ def log(name):
     return [json.loads(line) for line in (TMP / name / "log.jsonl").read_text().splitlines()]
 
 
+def log_there(name):
+    return (TMP / name / "log.jsonl").exists()
+
+
 def split(name):
     rows = log(name)
     return [r for r in rows if "val" not in r], [r for r in rows if "val" in r]
@@ -168,7 +172,12 @@ def unusable(rows):
     for data, what, part in ((TMP / "none.jsonl", "nothing usable", "none of 1 rows"), (TMP / "missing.jsonl", "a missing file", "missing.jsonl")):
         name = f"bad{what[0]}{what[-1]}"
         contains(ran(*mini, "--val-data", data, "--name", name, code=3, timeout=600).err, part, what)
-    check(not (TMP / "badae/log.jsonl").exists(), "a missing file is found before the first step")
+    check(not log_there("badae"), "a missing file is found before the first step")
+    check((TMP / "badne/checkpoints/epoch_1.pt").exists(), "an epoch that could not be measured is saved")
+    write_safetensors(TMP / "small.safetensors", {"image": ("F32", [2, 3, 16, 16], [0.0] * (2 * 3 * 16 * 16)), "text": ("I64", [2, 2], [1, 63] * 2)})
+    r = run(*map(str, PAIRS), *map(str, SHORT), "--val-data", TMP / "small.safetensors", "--name", "small")
+    exits(r, 3, "tensors of another size")
+    check("[3, 16, 16]" in r.err and not log_there("small"), f"which is found before the first step: {r.err}")
     write_safetensors(TMP / "bare.safetensors", {"image": ("F32", [2, 3, 24, 24], [0.0] * (2 * 3 * 24 * 24))})
     r = run(*map(str, PAIRS), *map(str, SHORT), "--val-data", TMP / "bare.safetensors", "--name", "bare")
     check(r.code in (1, 3), f"rows without text: {r.code}")
