@@ -22,9 +22,6 @@ typedef struct geometry {
     bool direct;               /* the pixels are the rows */
 } geometry;
 
-/* Of the forward, and of each of the two gradients. */
-static double conv_flops(const geometry *g) { return 2.0 * (double)(g->n * g->oh * g->ow) * (double)g->o * (double)g->k; }
-
 static bool measure(const nm_tensor *x, const nm_weight *w, const nm_conv *c, geometry *g)
 {
     if (x->ndim != 4 || x->dtype != NM_F32 || !nm_is_contiguous(x) || w->shape.ndim != 4)
@@ -192,6 +189,7 @@ static int64_t run_forward(nm_run *r, const geometry *g, const nm_weight *w, for
             nm_gemm p = { .m = j->rows * g->ow, .a_dtype = NM_F32, .lda = g->k, .b = j->b, .c_dtype = NM_F32, .ldc = g->o };
             j->gemm_bytes = round_64(nm_gemm_scratch(r->kn, &p, 1));
             j->per_worker = round_64(j->gemm_bytes + (size_t)floats * sizeof(float));
+            r->flops += 2.0 * (double)(g->n * g->oh * g->ow) * (double)g->og * (double)g->k;
             j->scratch = nm_scratch(r, j->per_worker * (size_t)nm_pool_size(r->pool));
             j->group = group;
             if (j->scratch)
@@ -408,7 +406,7 @@ static void run_backward(nm_run *r, conv_saved *s, back_job *j)
     if (nm_run_ok(r))
         size_scratch(j);
     if (nm_run_ok(r)) {
-        r->flops += conv_flops(g) * ((dw != NULL) + (j->dx != NULL));
+        r->flops += 2.0 * (double)(g->n * g->oh * g->ow) * (double)g->o * (double)g->k * ((dw != NULL) + (j->dx != NULL));
         nm_parallel_for(r->pool, j->parts, 1, back_parts, j);
         if (dw)
             add_parts(g, j->dw, j->parts, dw);
@@ -477,7 +475,6 @@ nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, nm_conv c)
     if (batch)
         j.stats = new_stats(r, (g.n * g.oh + j.rows - 1) / j.rows, g.o);
     int64_t blocks = nm_run_ok(r) ? run_forward(r, &g, w, &j) : 0;
-    r->flops += conv_flops(&g);
     if (batch && nm_run_ok(r)) {
         norm = nm_bn_batch(r, c.bn, c.eps, g.o, j.stats, blocks);
         if (nm_run_ok(r))
