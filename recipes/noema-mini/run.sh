@@ -19,7 +19,7 @@ common=(--unicl --wd 0.05 --grad-clip-norm 3 --epochs 1 --logs "$out/logs" --thr
 "$noema" train -m "$out/logs/both" --train-data "$out/photos.jsonl" --captions "$out/names.jsonl" --aug-cfg "scale=0.75,1 hflip=0.5" --batch-size 128 \
     "${common[@]}" --lr 2e-3 --warmup 40 --seed 2 --name photos
 # 3. the text tower alone on all captions
-"$noema" train -m "$out/logs/photos" --train-data "$out/texts.jsonl" --captions "$out/captions.jsonl" --lock-image --no-augment --batch-size 256 \
+"$noema" train -m "$out/logs/photos" --train-data "$out/texts.jsonl" --captions "$out/captions.jsonl" --lock-image --lock-image-freeze-bn-stats --no-augment --batch-size 256 \
     "${common[@]}" --lr 2e-3 --warmup 20 --seed 3 --name texts
 "$noema" models convert -m "$out/logs/texts" --dtype f16 --out "$out/noema-mini"
 for l in en ko; do

@@ -74,6 +74,13 @@ char *nm_strndup(const char *s, size_t n)
     return r;
 }
 
+void nm_strings_free(char **s, int64_t n)
+{
+    for (int64_t i = 0; s && i < n; i++)
+        free(s[i]);
+    free(s);
+}
+
 char *nm_strdup(const char *s) { return nm_strndup(s, strlen(s)); }
 
 char *nm_sprintf(const char *fmt, ...)

@@ -41,6 +41,8 @@ const char *nm_dataset_part(const nm_dataset *d, size_t i, const char **format, 
  * their first appearance. */
 int64_t nm_dataset_label(const nm_dataset *d, int64_t i);
 const char *nm_dataset_label_name(const nm_dataset *d, int64_t label); /* NULL: labels are numbers */
+/* Whether the names came with their numbers (ClassLabel, the options), and not in the order in which rows have them. */
+bool nm_dataset_numbered(const nm_dataset *d);
 int64_t nm_dataset_classes(const nm_dataset *d);                       /* number of names, or 1 + the largest label */
 
 /* What a row holds; zeros before the first read. Everything in it is valid until the next read into it or its release. */

@@ -429,7 +429,7 @@ static noema_status read_rows(nm_eval *e, const char *path, json_t **out)
         if (first != '{')
             return (*out = nm_json_load(path, e->err)) ? NOEMA_OK : e->err->code;
     }
-    noema_status s = nm_eval_lines(&line, &n, path, e->err);
+    noema_status s = nm_read_lines(&line, &n, path, NM_LINES_LIMIT, e->err);
     if (s != NOEMA_OK)
         return s;
     *out = json_array();
@@ -465,7 +465,7 @@ static noema_status read_predictions(nlvr_job *j)
     if (!nm_has_suffix(path, ".json")) {
         char **line;
         int64_t n;
-        s = nm_eval_lines(&line, &n, path, j->e->err);
+        s = nm_read_lines(&line, &n, path, NM_LINES_LIMIT, j->e->err);
         for (int64_t k = 0; s == NOEMA_OK && k < n; k++) {
             char *comma = strrchr(line[k], ',');
             json_t *value = comma ? json_string(comma + 1) : NULL;

@@ -189,6 +189,7 @@ static int64_t run_forward(nm_run *r, const geometry *g, const nm_weight *w, for
             nm_gemm p = { .m = j->rows * g->ow, .a_dtype = NM_F32, .lda = g->k, .b = j->b, .c_dtype = NM_F32, .ldc = g->o };
             j->gemm_bytes = round_64(nm_gemm_scratch(r->kn, &p, 1));
             j->per_worker = round_64(j->gemm_bytes + (size_t)floats * sizeof(float));
+            r->flops += 2.0 * (double)(g->n * g->oh * g->ow) * (double)g->og * (double)g->k;
             j->scratch = nm_scratch(r, j->per_worker * (size_t)nm_pool_size(r->pool));
             j->group = group;
             if (j->scratch)
@@ -405,6 +406,7 @@ static void run_backward(nm_run *r, conv_saved *s, back_job *j)
     if (nm_run_ok(r))
         size_scratch(j);
     if (nm_run_ok(r)) {
+        r->flops += 2.0 * (double)(g->n * g->oh * g->ow) * (double)g->o * (double)g->k * ((dw != NULL) + (j->dx != NULL));
         nm_parallel_for(r->pool, j->parts, 1, back_parts, j);
         if (dw)
             add_parts(g, j->dw, j->parts, dw);

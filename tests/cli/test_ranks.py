@@ -59,6 +59,19 @@ def trajectories():
         close([x["loss"] for x in log(f"{name}2")], [x["loss"] for x in log(f"{name}1")], 2e-5, f"{name}: two ranks and one")
 
 
+def validating():
+    """Rank 0 measures, the others wait: the figures of one process, and its steps."""
+    val = ["--val-data", E2E / "data.safetensors", "--val-frequency", "5"]
+    exits(run(*COMMON, *val, "--name", "val1"), 0, "measured")
+    ranks(2, *COMMON, *val, "--name", "val2", what="measured")
+    one, two = ([x["val"] for x in log(n) if "val" in x] for n in ("val1", "val2"))
+    equal([x["epoch"] for x in two], [5, 10], "measured by rank 0")
+    close([x["clip_val_loss"] for x in two], [x["clip_val_loss"] for x in one], 1e-4, "validation loss of two ranks")
+    close([x["image_to_text_mean_rank"] for x in two], [x["image_to_text_mean_rank"] for x in one], 0.1, "ranks of two ranks")
+    _, err = ranks(2, *COMMON, "--val-data", TMP / "nothing.jsonl", "--name", "val3", code=3, what="validation data that is not there")
+    contains(err, "nothing.jsonl", "rank 0 names it")
+
+
 def resuming():
     exits(run(*COMMON, "--name", "half"), 0, "to resume from")
     half = TMP / "half" / "checkpoints" / "epoch_5.pt"
@@ -106,6 +119,7 @@ def main():
         check(True, "skipped")
         finish()
     trajectories()
+    validating()
     resuming()
     failing()
     finish()
