@@ -24,7 +24,7 @@ static double now_ms(clockid_t clock)
 }
 
 /* Pictures and ids that are the same in every run; each text ends with the highest id, as CLIP's texts do. */
-static nm_pair_batch make_batch(const nm_model *m, int64_t n, const char *lengths)
+static nm_pair_batch make_batch(const nm_model *m, int64_t n, const char *lengths, int32_t vocab)
 {
     static int64_t offsets[MAX_BATCH + 1];
     size_t pixels = 3 * (size_t)m->image_height * (size_t)m->image_width * (size_t)n;
@@ -39,7 +39,7 @@ static nm_pair_batch make_batch(const nm_model *m, int64_t n, const char *length
         len = len < 2 ? 2 : len > m->context_length ? m->context_length : len;
         at = *end == ',' ? end + 1 : lengths;
         for (long k = 0; ids && k < len; k++)
-            ids[offsets[i] + k] = k == 0 ? 49406 : k == len - 1 ? 49407 : (int32_t)((i * 131 + k * 7) % 40000);
+            ids[offsets[i] + k] = k == 0 ? vocab - 2 : k == len - 1 ? vocab - 1 : (int32_t)((i * 131 + k * 7) % (vocab - 2));
         offsets[i + 1] = offsets[i] + len;
     }
     return (nm_pair_batch){ .n = n, .images = images, .texts = { .n = n, .offsets = offsets, .ids = ids, .pad_id = -1 } };
@@ -60,8 +60,9 @@ int main(int argc, char **argv)
     nm_pool *pool = nm_pool_new(atoi(argv[2]));
     if (nm_family_clip.create(&model, config ? NULL : argv[1], config, 0, &err) != NOEMA_OK || nm_trainer_new(&t, model, pool, &o, &err) != NOEMA_OK)
         return fprintf(stderr, "%s\n", err.message), 3;
+    const json_t *vocab = json_object_get(json_object_get(json_object_get(config, "model_cfg"), "text_cfg"), "vocab_size");
+    nm_pair_batch b = make_batch(model, atoi(argv[4]), argv[5], vocab ? (int32_t)json_integer_value(vocab) : 49408);
     json_decref(config);
-    nm_pair_batch b = make_batch(model, atoi(argv[4]), argv[5]);
     double peak = nm_peak_per_second(pool, o.compute);
     puts("ready");
     fflush(stdout);
