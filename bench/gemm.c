@@ -29,7 +29,7 @@ static const shape shapes[] = {
     { "L/14 fc1", 8224, 1024, 4096, NM_ACT_NONE }, { "L/14 fc2", 8224, 4096, 1024, NM_ACT_NONE }, { "BERT 4x128 out", 512, 768, 768, NM_ACT_NONE },
     { "BERT 4x128 fc2", 512, 3072, 768, NM_ACT_NONE }, { "one image qkv", 50, 768, 2304, NM_ACT_NONE }, { "one image fc1", 50, 768, 3072, NM_ACT_NONE },
     { "one image fc2", 50, 3072, 768, NM_ACT_NONE }, { "one text qkv", 13, 512, 1536, NM_ACT_NONE }, { "one text fc1", 13, 512, 2048, NM_ACT_NONE },
-    { "one token", 1, 768, 3072, NM_ACT_NONE }, { "one token vocabulary", 1, 768, 30524, NM_ACT_NONE }, { "odd", 1597, 771, 1003, NM_ACT_NONE },
+    { "one token", 1, 768, 3072, NM_ACT_NONE }, { "one token vocabulary", 1, 768, 30524, NM_ACT_NONE }, { "three tokens vocabulary", 3, 768, 30524, NM_ACT_NONE }, { "odd", 1597, 771, 1003, NM_ACT_NONE },
     { "conv1 7x7", 12544, 147, 64, NM_ACT_NONE }, { "patch 32", 1568, 3072, 768, NM_ACT_NONE },
 };
 

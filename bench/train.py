@@ -11,6 +11,7 @@ machine leaves the second alone), GFLOP/s and share of the peak that the process
 process. Peers (PyPI): torch, open_clip_torch.
 """
 import argparse
+import json
 import resource
 import statistics
 import subprocess
@@ -18,12 +19,20 @@ import sys
 import time
 
 
+def create(arch):
+    import open_clip
+    if not arch.endswith(".json"):
+        return open_clip.create_model(arch)
+    c = json.load(open(arch))["model_cfg"]
+    return open_clip.CLIP(c["embed_dim"], open_clip.CLIPVisionCfg(**c["vision_cfg"]), open_clip.CLIPTextCfg(**c["text_cfg"]))
+
+
 def peer(a):
     import open_clip
     import torch
     torch.set_num_threads(int(a.threads))
     torch.manual_seed(0)
-    model = open_clip.create_model(a.arch)
+    model = create(a.arch)
     if a.checkpoint:
         model.set_grad_checkpointing()
     model.train()
@@ -36,11 +45,11 @@ def peer(a):
     size = size if isinstance(size, int) else size[0]
     images = torch.rand(a.batch, 3, size, size) * 2 - 1
     lengths = [int(x) for x in a.tokens.split(",")]
-    texts = torch.zeros(a.batch, context, dtype=torch.long)
+    texts, vocab = torch.zeros(a.batch, context, dtype=torch.long), model.vocab_size
     for i in range(a.batch):
         n = min(lengths[i % len(lengths)], context)
-        texts[i, :n] = torch.randint(1, 40000, (n,))
-        texts[i, 0], texts[i, n - 1] = 49406, 49407
+        texts[i, :n] = torch.randint(1, vocab - 2, (n,))
+        texts[i, 0], texts[i, n - 1] = vocab - 2, vocab - 1
     print("ready", flush=True)
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()

@@ -168,7 +168,7 @@ static noema_status need_model(cli_searcher *s, noema_error *err)
 noema_status cli_text_vector(cli_searcher *s, const char *text, float *v, noema_error *err)
 {
     noema_status st = need_model(s, err);
-    return st == NOEMA_OK ? noema_embed_texts(s->session, 1, &text, NULL, NOEMA_NORMALIZE, v, err) : st;
+    return st == NOEMA_OK ? noema_collection_query_text(s->col, s->session, text, v, err) : st;
 }
 
 /* The stored vector, when the file is in the collection and has its size and time of then. */
@@ -189,7 +189,7 @@ noema_status cli_image_vector(cli_searcher *s, const char *path, float *v, noema
     if (stored(s, path, v))
         return NOEMA_OK;
     noema_status st = need_model(s, err);
-    return st == NOEMA_OK ? noema_embed_image_files(s->session, 1, &path, NOEMA_NORMALIZE, v, NULL, err) : st;
+    return st == NOEMA_OK ? noema_collection_query_image(s->col, s->session, path, v, err) : st;
 }
 
 /* The end of the term at s: a "+" or "-" that stands alone between blanks, outside of quotes, or the end of the text. */

@@ -53,6 +53,8 @@
     V(data_info) \
     V(data_verify) \
     V(data_convert) \
+    V(data_caption) \
+    V(data_filter) \
     V(data_emoji) \
     V(data_vocab) \
     V(verify) \

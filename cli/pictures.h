@@ -11,7 +11,7 @@ typedef bool cli_pictures_fn(void *user, size_t n, const noema_picture *pictures
 bool cli_each_picture(cli *c, const noema_model_info *info, const char *const *args, size_t n, size_t batch, cli_pictures_fn *fn, void *user,
                       noema_error *err);
 
-#define CLI_GENERATE_OPTIONS \
+#define CLI_TEXT_OPTIONS \
     { "prompt", 0, CLI_STRING, "P", "caption: how the text begins; ask: a template, {} is the question (default: the model's own)" }, \
     { "beams", 0, CLI_INT, "N", "beam search with N beams (default: the model's own)" }, \
     { "greedy", 0, CLI_FLAG, NULL, "the likeliest id at each step" }, \
@@ -27,8 +27,8 @@ bool cli_each_picture(cli *c, const noema_model_info *info, const char *const *a
     { "length-penalty", 0, CLI_NUMBER, "P", "beam scores are divided by length to the power P" }, \
     { "early-stopping", 0, CLI_FLAG, NULL, "end a beam search as soon as N texts are finished" }, \
     { "n-best", 0, CLI_INT, "N", "print the N best texts too" }, \
-    { "beam-rule", 0, CLI_STRING, "4.15|4.33|5", "whose transformers release counts lengths and stops the search" }, \
-    { "recursive", 'r', CLI_FLAG, NULL, "take the files in folders" }
+    { "beam-rule", 0, CLI_STRING, "4.15|4.33|5", "whose transformers release counts lengths and stops the search" }
+#define CLI_GENERATE_OPTIONS CLI_TEXT_OPTIONS, { "recursive", 'r', CLI_FLAG, NULL, "take the files in folders" }
 
 /* false: a usage error was printed. */
 bool cli_generate_options(const cli *c, noema_generate_options *o);

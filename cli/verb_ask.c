@@ -6,7 +6,7 @@
 
 static const cli_option options[] = {
     { "question", 0, CLI_STRING, "Q", "the question" },
-    { "answers", 0, CLI_STRING, "FILE", "rank these answers, one per line, instead of writing one" },
+    { "answers", 0, CLI_STRING, "FILE", "rank these answers, one per line (blank lines are none), instead of writing one" },
     { "candidates", 0, CLI_INT, "K", "with --answers: score the K with the likeliest first id (128)" },
     { "itm-token", 0, CLI_STRING, "enc|cls", "what the question begins with (default: the model's own)" },
     CLI_GENERATE_OPTIONS,
@@ -55,7 +55,7 @@ static bool on_pictures(void *user, size_t n, const noema_picture *pictures, con
     return ok;
 }
 
-/* One answer per line; empty lines are none. */
+/* One answer per line; blank lines are none. */
 static bool read_answers(cli_lines *l, const char *path, noema_generate_options *o, noema_error *err)
 {
     if (!cli_lines_read(l, path, err))
@@ -63,7 +63,7 @@ static bool read_answers(cli_lines *l, const char *path, noema_generate_options 
     cli_lines_trim(l);
     const char **list = cli_alloc(l->n + 1, sizeof *list);
     for (size_t i = 0; i < l->n; i++)
-        if (l->line[i][0])
+        if (l->line[i][strspn(l->line[i], " \t")])
             list[o->n_answers++] = l->line[i];
     o->answers = list;
     if (o->n_answers)
@@ -115,6 +115,7 @@ static int run(cli *c)
 const cli_verb cli_verb_ask = {
     "ask", "answers to a question about pictures", "-m MODEL --question Q [--answers FILE] IMAGE...",
     "Prints {\"input\",\"question\",\"answer\",\"score\"} per picture; with --answers also \"answers\":[{\"answer\",\"score\"}...], best first,\n"
-    "scored as the model's authors do. What no option says is as in their code, for a folder as in its generation_config.json.",
-    "noema ask -m model_base_vqa_capfilt_large.pth --tokenizer vocab.txt --question \"what is shown?\" photo.jpg", options, CLI_WITH_MODEL, run
+    "scored as the model's authors do (BLIP-2: log-probability of the whole answer). What no option says is as in their code, for a folder\n"
+    "as in its generation_config.json. The model of the example is fetched from the hub at its first use.",
+    "noema ask -m hf-hub:Salesforce/blip-vqa-base --question \"what is shown?\" photo.jpg", options, CLI_WITH_MODEL, run
 };

@@ -63,6 +63,7 @@ static int run(cli *c)
 const cli_verb cli_verb_caption = {
     "caption", "pictures described in words", "-m MODEL [--prompt P] [--beams N|--greedy|--sample] [--max-length N] [--n-best N] IMAGE...",
     "Prints {\"input\",\"caption\",\"score\"} per picture. What no option says is as in the model authors' code, for a folder as in its\n"
-    "generation_config.json. score is what the beam search ranks by, else null.",
-    "noema caption -m model_base_caption_capfilt_large.pth --tokenizer vocab.txt photo.jpg", options, CLI_WITH_MODEL, run
+    "generation_config.json. score is what the beam search ranks by, else null. The model of the example is fetched from\n"
+    "the hub at its first use.",
+    "noema caption -m hf-hub:Salesforce/blip-image-captioning-base photo.jpg", options, CLI_WITH_MODEL, run
 };

@@ -1,35 +1,16 @@
 /* verb_data.c - `noema data info`, `data verify`, `data convert`: data sets looked at, checked and rewritten. */
 #include <string.h>
 
-#include "cli.h"
-#include "noema/data.h"
+#include "datasets.h"
 
-#define COMMON \
-    { "dataset-type", 0, CLI_STRING, "TYPE", "parquet, webdataset, folder, jsonl, csv, tensors (by content and name)" }, \
-    { "class-names", 0, CLI_STRING, "FILE", "names of label 0, 1, ...: one per line, or JSON (what the data says)" }, \
-    { "csv-img-key", 0, CLI_STRING, "COLUMN", "column, or suffix in a tar, of the pictures" }, \
-    { "csv-caption-key", 0, CLI_STRING, "COLUMN", "of the captions" }, \
-    { "csv-label-key", 0, CLI_STRING, "COLUMN", "of the classes" }
-
-static const cli_option info_options[] = { COMMON, { "rows", 0, CLI_INT, "N", "show the first N rows (3)" }, { NULL, 0, CLI_FLAG, NULL, NULL } };
-static const cli_option verify_options[] = { COMMON, { NULL, 0, CLI_FLAG, NULL, NULL } };
+static const cli_option info_options[] = { CLI_DATASET_OPTIONS, { "rows", 0, CLI_INT, "N", "show the first N rows (3)" }, { NULL, 0, CLI_FLAG, NULL, NULL } };
+static const cli_option verify_options[] = { CLI_DATASET_OPTIONS, { NULL, 0, CLI_FLAG, NULL, NULL } };
 static const cli_option convert_options[] = {
-    COMMON,
+    CLI_DATASET_OPTIONS,
     { "out", 'o', CLI_STRING, "DIR", "folder of the shards" },
     { "shard-rows", 0, CLI_INT, "N", "samples a shard (10000)" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
-
-static bool open_set(cli *c, const char *source, noema_dataset **d, noema_names **names, noema_error *err)
-{
-    const char *file = cli_str(c, "class-names", NULL);
-    noema_dataset_options o = { .struct_size = sizeof o, .type = cli_str(c, "dataset-type", NULL), .img_key = cli_str(c, "csv-img-key", NULL),
-                                .caption_key = cli_str(c, "csv-caption-key", NULL), .label_key = cli_str(c, "csv-label-key", NULL) };
-    if (file && noema_names_read(names, file, err) != NOEMA_OK)
-        return false;
-    o.class_names = noema_names_items(*names, &o.n_class_names);
-    return noema_dataset_open(d, source, &o, err) == NOEMA_OK;
-}
 
 /* ---- info ---- */
 
@@ -97,7 +78,7 @@ static int info(cli *c)
         noema_names *names = NULL;
         noema_error err = NOEMA_ERROR_INIT;
         cli_buf b = { 0 };
-        if (open_set(c, c->inputs[i], &d, &names, &err)) {
+        if (cli_open_dataset(c, c->inputs[i], &d, &names, &err)) {
             cli_puts(&b, "{\"input\":");
             cli_put_json(&b, c->inputs[i]);
             cli_printf(&b, ",\"rows\":%lld", (long long)noema_dataset_count(d));
@@ -137,7 +118,7 @@ static int verify(cli *c)
         noema_error err = NOEMA_ERROR_INIT;
         int64_t bad = 0, captions = 0, labels = 0, k = 0;
         cli_progress p;
-        if (!open_set(c, c->inputs[i], &d, &names, &err)) {
+        if (!cli_open_dataset(c, c->inputs[i], &d, &names, &err)) {
             cli_failed(c, c->inputs[i], &err);
             noema_names_free(names);
             continue;
@@ -212,7 +193,7 @@ static int convert(cli *c)
     o.progress = on_progress;
     o.failed = on_failed;
     o.user = &v;
-    noema_status s = open_set(c, c->inputs[0], &d, &names, &err) ? NOEMA_OK : err.code;
+    noema_status s = cli_open_dataset(c, c->inputs[0], &d, &names, &err) ? NOEMA_OK : err.code;
     if (s == NOEMA_OK) {
         cli_progress_begin(&v.p, c, "rows", noema_dataset_count(d));
         s = noema_dataset_convert(d, out, &o, &err);

@@ -3,7 +3,7 @@
 
 static const cli_option zeroshot_options[] = {
     EVAL_DATA,
-    { "classes", 0, CLI_STRING, "FILE", "class names, one per line (default: the folders' names)" },
+    { "classes", 0, CLI_STRING, "FILE", "class names: one per line, a WordNet number before each or not, or JSON (default: the data's names)" },
     { "templates", 0, CLI_STRING, "none|openai|FILE", "none: the name alone; openai: its 80 for ImageNet; a file: one per line, {} is the name" },
     { "prompts", 0, CLI_LIST, "FILE.json", "names or templates by data set, as CLIP_benchmark has them; may be repeated" },
     { "prompts-dir", 0, CLI_STRING, "DIR", "holds LANGUAGE_classnames.json and LANGUAGE_zeroshot_classification_templates.json" },
@@ -59,6 +59,8 @@ static const cli_option composition_options[] = {
     EVAL_COMMON, EVAL_END
 };
 
+#define FROM_VECTORS "Without a model:\n--train-images, --train-labels, --images, --labels."
+
 static int run_zeroshot(cli *c) { return cli_eval(c, NOEMA_EVAL_ZEROSHOT, false); }
 static int run_retrieval(cli *c) { return cli_eval(c, NOEMA_EVAL_RETRIEVAL, false); }
 static int run_probe(cli *c) { return cli_eval(c, NOEMA_EVAL_PROBE, false); }
@@ -81,14 +83,12 @@ const cli_verb cli_verb_eval_retrieval = {
 };
 const cli_verb cli_verb_eval_probe = {
     "eval probe", "accuracy of logistic regression on picture features", "[options] -m MODEL --train-data FILE|DIR DATA...",
-    "The minimum of C * sum of cross-entropies + 1/2 |W|^2, bias free, over the features before the projection. Without a model:\n"
-    "--train-images, --train-labels, --images, --labels.",
+    "The minimum of C * sum of cross-entropies + 1/2 |W|^2, bias free, over the features before the projection. " FROM_VECTORS,
     "noema eval probe --train-data train.parquet test.parquet", probe_options, CLI_WITH_MODEL, run_probe
 };
 const cli_verb cli_verb_eval_knn = {
     "eval knn", "accuracy of the k nearest training pictures", "[options] -m MODEL --train-data FILE|DIR DATA...",
-    "Weighted votes as in DINO's code, or a plain majority with --temperature 0; of equal votes the lowest class. Without a model:\n"
-    "--train-images, --train-labels, --images, --labels.",
+    "Weighted votes as in DINO's code, or a plain majority with --temperature 0; of equal votes the lowest class. " FROM_VECTORS,
     "noema eval knn --train-data train.parquet test.parquet", knn_options, CLI_WITH_MODEL, run_knn
 };
 const cli_verb cli_verb_eval_geometry = {

@@ -1,6 +1,8 @@
 /* verb_eval_results.c - `noema eval` of what models wrote: captions, caption, clipscore, vqa, nlvr. */
 #include "eval.h"
 
+#define KEPT "until then they are kept in FILE.json.part, with which an interrupted call goes on"
+
 #define REFERENCES { "references", 0, CLI_LIST, "FILE", "COCO captions, {\"id\": [captions]}, or text files with a line per picture; may be repeated" }
 #define RESULTS { "results", 0, CLI_STRING, "FILE", "[{\"image_id\", \"caption\"}], {\"id\": caption}, or a text file" }
 #define IMAGE_DIR { "image-dir", 0, CLI_STRING, "DIR", "where the pictures lie (default: beside the file that names them)" }
@@ -20,7 +22,7 @@ static const cli_option caption_options[] = { REFERENCES, IMAGE_DIR, OVERLAP,
     { "beams", 0, CLI_INT, "N", "1: greedy" },
     { "max-new", 0, CLI_INT, "N", "new ids at most" },
     { "limit", 0, CLI_INT, "N", "the first N pictures only" },
-    { "predictions", 0, CLI_STRING, "FILE.json", "write the captions as a result file" },
+    { "predictions", 0, CLI_STRING, "FILE.json", "write the captions as a result file; " KEPT },
     EVAL_COMMON, EVAL_END };
 static const cli_option clipscore_options[] = { RESULTS, REFERENCES, IMAGE_DIR,
     { "prompt", 0, CLI_STRING, "P", "in front of each caption (\"A photo depicts \")" },
@@ -38,13 +40,14 @@ static const cli_option vqa_options[] = {
     { "results", 0, CLI_STRING, "FILE.json", "[{\"question_id\", \"answer\"}] (default: \"prediction\" in the annotations, or -m)" },
     IMAGE_DIR, GENERATE,
     { "limit", 0, CLI_INT, "N", "the first N questions only" },
-    { "predictions", 0, CLI_STRING, "FILE.json", "write the model's answers as a result file" },
+    { "predictions", 0, CLI_STRING, "FILE.json", "write the model's answers as a result file; " KEPT },
     EVAL_COMMON, EVAL_END };
 static const cli_option nlvr_options[] = {
     { "annotations", 0, CLI_STRING, "FILE", "statements with labels: NLVR2's lines, or BLIP's list" },
     { "results", 0, CLI_STRING, "FILE", "{\"identifier\": true}, or lines identifier,True (default: by -m)" },
     IMAGE_DIR,
     { "limit", 0, CLI_INT, "N", "the first N statements only" },
+    { "predictions", 0, CLI_STRING, "FILE.json", "write the model's judgements as a result file; " KEPT },
     EVAL_COMMON, EVAL_END };
 
 static int run_vqa(cli *c) { return cli_eval(c, NOEMA_EVAL_VQA, false); }
@@ -61,7 +64,7 @@ const cli_verb cli_verb_eval_captions = {
 };
 const cli_verb cli_verb_eval_caption = {
     "eval caption", "write captions for the pictures of references, then measure them", "[options] -m MODEL --references FILE.json",
-    NULL, "noema eval caption -m blip-base.pth --references captions_val2014.json --image-dir val2014", caption_options, CLI_WITH_MODEL | CLI_NO_INPUTS,
+    NULL, "noema eval caption -m hf-hub:Salesforce/blip-image-captioning-base --references captions_val2014.json --image-dir val2014", caption_options, CLI_WITH_MODEL | CLI_NO_INPUTS,
     run_caption
 };
 const cli_verb cli_verb_eval_clipscore = {

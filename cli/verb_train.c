@@ -1,5 +1,6 @@
 /* verb_train.c - `noema train`: contrastive training of a two-tower model in a run folder. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -8,6 +9,9 @@
 
 static const cli_option options[] = {
 #include "train_options.inc"
+    { "val-data", 0, CLI_STRING, "FILE", "pairs, or rows with a class, that the model is measured on after epochs (none)" },
+    { "val-frequency", 0, CLI_INT, "N", "epochs per validation, and after the last (1; 0: never)" },
+    { "val-num-samples", 0, CLI_INT, "N", "the first N rows of --val-data (all)" },
     { "class-names", 0, CLI_STRING, "FILE", "names of label 0, 1, ...: one per line, or JSON (what the data says)" },
     { "templates", 0, CLI_STRING, "none|simple|openai|FILE", "captions of class names, {} is the name: one of them is drawn per row and epoch" },
     { "recipe", 0, CLI_STRING, "flip", "FLIP's defaults: betas, eps, decay groups, warm-up from 0, lr by batch, half the patches; options override" },
@@ -47,6 +51,31 @@ static int on_step(void *user, const noema_train_step *s)
         v->shown = t;
     }
     return cli_interrupted();
+}
+
+static void put_ranks(cli_buf *b, const char *what, const noema_train_ranks *r)
+{
+    cli_printf(b, "  %s R@1 %.2f %% R@5 %.2f %% R@10 %.2f %% median %.0f", what, 100 * r->recall[0], 100 * r->recall[1], 100 * r->recall[2], r->median);
+}
+
+static void on_validated(void *user, const noema_train_validation *x)
+{
+    cli_train_view *v = user;
+    cli_buf b = { 0 };
+    if (x->first_skipped)
+        cli_warn(v->c, "validation: %lld rows cannot be used; the first: %s", (long long)x->skipped, x->first_skipped->message);
+    if (v->c->quiet)
+        return;
+    cli_printf(&b, "validation after epoch %lld: %lld %s%s  loss %.4f", (long long)x->epoch, (long long)x->rows, x->classes ? "rows" : "pairs",
+               x->averaged ? ", averaged weights" : "", x->loss);
+    if (x->classes)
+        cli_printf(&b, "  top-1 %.2f %% top-5 %.2f %% of %lld classes", 100 * x->top1, 100 * x->top5, (long long)x->classes);
+    else {
+        put_ranks(&b, "image to text", &x->image_to_text);
+        put_ranks(&b, "text to image", &x->text_to_image);
+    }
+    cli_say(v->c, "%s", b.data);
+    cli_buf_free(&b);
 }
 
 /* Skipped pictures: the first ones are named, all are counted. */
@@ -110,6 +139,8 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
     o->lock_image = cli_flag(c, "lock-image");
     o->lock_text = cli_flag(c, "lock-text");
     o->lock_image_unlocked_groups = cli_int(c, "lock-image-unlocked-groups", 0);
+    o->lock_image_freeze_bn_stats = cli_flag(c, "lock-image-freeze-bn-stats");
+    o->lock_text_freeze_layer_norm = cli_flag(c, "lock-text-freeze-layer-norm");
     o->image_layer_decay = cli_num(c, "image-layer-decay", 0);
     o->text_layer_decay = cli_num(c, "text-layer-decay", 0);
     o->lora_rank = cli_int(c, "lora-rank", 0);
@@ -125,6 +156,8 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
     o->no_augment = cli_flag(c, "no-augment");
     o->progress = on_step;
     o->progress_user = v;
+    o->validated = on_validated;
+    o->validated_user = v;
     o->failed = on_failed;
     o->failed_user = v;
     return true;
@@ -169,6 +202,9 @@ static int run(cli *c)
     cli_train_view v;
     if (!cli_train_read(c, &o, &v, cli_str(c, "recipe", NULL)))
         return CLI_USAGE;
+    o.val_data = cli_str(c, "val-data", NULL);
+    o.val_frequency = cli_int(c, "val-frequency", o.val_frequency);
+    o.val_num_samples = cli_int(c, "val-num-samples", 0);
     if (!o.train_data)
         return cli_usage(c, "expected --train-data FILE");
     if (!cli_context(c))
@@ -187,6 +223,7 @@ static int run(cli *c)
     cli_puts(&line, "}");
     cli_emit(&line);
     cli_buf_free(&line);
+    free(folder);
     return CLI_OK;
 }
 

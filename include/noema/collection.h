@@ -45,6 +45,7 @@ typedef struct noema_collection_info {
     int64_t n_segments;
     int64_t bytes;           /* on disk */
     const char *notes;       /* lines about what was dropped and why; "" when all is well */
+    int vectors;             /* of an item, 1 almost always; a row [dim] is so many (BLIP-2), each of length 1 / sqrt(vectors), a text's all the same */
 } noema_collection_info;
 
 NOEMA_API noema_status noema_collection_open(noema_collection **c, noema_context *ctx, const char *path, unsigned flags, noema_error *err);
@@ -115,8 +116,14 @@ NOEMA_API void noema_search_options_default(noema_search_options *o);
 /* One result. `path` lives until the next call on this collection. */
 typedef struct noema_match { int64_t id; float score; const char *path; int width, height; noema_item_kind kind; } noema_match;
 
+/* A query as the collection's rows are, v [dim], by a session of its model. Needed where an item has several vectors; else the same as the model's
+ * own unit vector. */
+NOEMA_API noema_status noema_collection_query_text(noema_collection *c, noema_session *s, const char *text, float *v, noema_error *err);
+NOEMA_API noema_status noema_collection_query_image(noema_collection *c, noema_session *s, const char *path, float *v, noema_error *err);
+
 /* Exact search: the k items nearest to each unit query [n_queries, dim] by cosine, best first, equal scores in the order of adding;
- * matches [n_queries, k], n_found [n_queries]. `o` may be NULL. */
+ * matches [n_queries, k], n_found [n_queries]. Items of several vectors: a picture and a text have the best cosine (BLIP-2's ITC), two
+ * pictures the mean of the best ones.  `o` may be NULL. */
 NOEMA_API noema_status noema_collection_search(noema_collection *c, size_t n_queries, const float *queries, size_t k,
                                                const noema_search_options *o, noema_match *matches, size_t *n_found, noema_error *err);
 

@@ -55,13 +55,15 @@ typedef struct noema_dataset_row {
     int64_t label;               /* -1: none */
     size_t n_captions;           /* noema_dataset_caption */
     int is_tensor;
+    int synthetic;               /* the caption was written by a model: the sample's member `source` says so (webdataset) */
 } noema_dataset_row;
 NOEMA_API noema_status noema_dataset_read(noema_dataset *d, int64_t i, noema_dataset_row *row, noema_error *err);
 NOEMA_API const char *noema_dataset_caption(const noema_dataset *d, size_t k, size_t *bytes); /* of the row read last; not NUL-terminated */
 /* Decodes the picture of the row read last. */
 NOEMA_API noema_status noema_dataset_decode(noema_dataset *d, int *width, int *height, const char **format, noema_error *err);
 
-/* Rows as webdataset shards: DIR/00000.tar, ... of shard_rows samples (KEY.jpg, KEY.txt, KEY.cls), DIR/sizes.json, DIR/classnames.txt. A shard is
+/* Rows as webdataset shards: DIR/00000.tar, ... of shard_rows samples (KEY.jpg, KEY.txt, KEY.cls, KEY.source of a
+ * synthetic caption), DIR/sizes.json, DIR/classnames.txt. A shard is
  * complete under its name; what is there already is kept, so that a killed conversion goes on where it was. Rows whose picture is missing or
  * no JPEG, PNG or WebP are told to `failed` and left out. progress: non-zero stops after the shard. */
 typedef struct noema_convert_options {

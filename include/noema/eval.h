@@ -85,7 +85,7 @@ typedef struct noema_eval_options {
     int beams;                           /* 0: the model's own */
     const char *prompt;                  /* captions, answers; CLIPScore ("A photo depicts "); NULL: their own */
     const char *cache;                   /* folder of embeddings that are reused when model and data are the same; NULL: none */
-    const char *predictions;             /* .npy of class scores, ranks or predictions */
+    const char *predictions;             /* .npy of class scores, ranks or predictions; result file of captions, answers, judgements (FILE.part on the way) */
     const char *published;               /* CSV of published figures to compare with */
     const char *published_name;          /* "MODEL PRETRAINED" of its row; NULL: by the model's name */
     /* messages; any may be NULL */

@@ -16,11 +16,14 @@
 extern "C" {
 #endif
 
-/* One picture: a file, pixels in memory, or a tensor as the model gets it (f32 [3, image_height, image_width]); one of the three. */
+/* One picture: a file, pixels in memory, a tensor as the model gets it (f32 [3, image_height, image_width]), or a file's bytes; one of the four. */
 typedef struct noema_picture {
     const char *path;
     const noema_pixels *pixels;
     const float *tensor;
+    const void *bytes;
+    size_t n_bytes;
+    const char *name; /* of bytes, for messages; may be NULL */
 } noema_picture;
 
 enum {
@@ -48,6 +51,13 @@ NOEMA_API noema_status noema_match_pictures(noema_session *s, size_t n_pictures,
                                    const size_t *lengths, const noema_match_options *o, float *scores, float *probs, noema_error *errors,
                                    noema_error *err);
 
+/* Pictures against texts of their own: picture i has the texts first[i] .. first[i + 1] (first[0] is 0). scores, probs: as many as texts, those
+ * of the texts; as above otherwise, but ITC has no probabilities (there is no list of texts to share them), so that probs (may be NULL) is NaN.
+ * ITC also takes a model of two towers (CLIP): its cosines. A model of pairs takes pictures 2i and 2i + 1 as pair i, whose texts are
+ * first[i] .. first[i + 1]. Results do not depend on the other pictures of the call. */
+NOEMA_API noema_status noema_match_own(noema_session *s, size_t n_pictures, const noema_picture *pictures, const size_t *first, const char *const *texts,
+                                       const noema_match_options *o, float *scores, float *probs, noema_error *errors, noema_error *err);
+
 /* ---- text ---- */
 
 typedef struct noema_generate_options {
@@ -70,7 +80,8 @@ typedef struct noema_generate_options {
     const char *const *answers;/* noema_ask: rank these instead of generating */
     size_t n_answers;
     int candidates;            /* so many answers with the likeliest first id are scored; 0: 128 */
-    void *reserved[8];
+    const uint64_t *seeds;     /* sampling: [n] a seed for each picture instead of `seed`; NULL: the same one for all */
+    void *reserved[7];
 } noema_generate_options;
 
 NOEMA_API void noema_generate_options_default(noema_generate_options *o);

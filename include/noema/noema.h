@@ -11,6 +11,7 @@
 #ifndef NOEMA_NOEMA_H
 #define NOEMA_NOEMA_H
 
+#include "noema/capfilt.h"
 #include "noema/collection.h"
 #include "noema/context.h"
 #include "noema/data.h"

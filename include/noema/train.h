@@ -16,11 +16,25 @@ typedef struct noema_train_step {
     int64_t epoch, epochs;     /* from 0 */
     double lr, loss, grad_norm, logit_scale;
     double samples_per_second, data_wait; /* share of the time spent waiting for data, 0..1 */
-    double flops_per_second, peak;        /* of the products and attention that the step ran; the processor's most (0: not known) */
+    double flops_per_second, peak;        /* of the products, convolutions and attention that the step ran; the processor's most (0: not known) */
 } noema_train_step;
 
 /* Non-zero stops the run after this step (a checkpoint is written first). */
 typedef int noema_train_fn(void *user, const noema_train_step *step);
+
+/* What a run measures on val_data. Ranks count from 1; recall at 1, 5 and 10. */
+typedef struct noema_train_ranks { double recall[3], median, mean; } noema_train_ranks;
+typedef struct noema_train_validation {
+    int64_t epoch;                  /* epochs done */
+    int64_t rows, skipped;          /* measured, and left out because they cannot be read */
+    const noema_error *first_skipped; /* why the first of those was, or NULL; valid during the call */
+    int averaged;                   /* the averaged weights (ema_decay) were measured */
+    double loss;                    /* mean over the rows: contrastive in batches of batch_size (pairs), cross-entropy over the classes */
+    int64_t classes;                /* 0: the rows are pairs, and the ranks below hold; else top1 and top5 */
+    noema_train_ranks image_to_text, text_to_image;
+    double top1, top5;              /* shares */
+} noema_train_validation;
+typedef void noema_train_validated_fn(void *user, const noema_train_validation *v);
 
 /* Names and meanings are open_clip's where it has the option. Zeros and NULLs mean the default stated behind each. */
 typedef struct noema_train_options {
@@ -30,7 +44,9 @@ typedef struct noema_train_options {
     const char *tokenizer;
     const char *preprocess;
     const char *train_data;     /* docs/data.md: Parquet, .jsonl, .csv, .tsv, .safetensors; several joined by "::", {00..09} and * stand for several */
-    const char *val_data;
+    const char *val_data;       /* rows that are measured after epochs (noema_train), at the end (noema_finetune); or NULL */
+    int64_t val_frequency;      /* 1: after every n-th epoch, and the last; 0: never */
+    int64_t val_num_samples;    /* 0: all; the first n rows of val_data */
     const char *logs;           /* "logs" */
     const char *name;           /* "run" */
     const char *resume;         /* file, "latest" or NULL */
@@ -70,7 +86,10 @@ typedef struct noema_train_options {
     uint64_t seed;
     int lock_image, lock_text, siglip, no_shuffle, no_augment;
     int64_t lock_image_unlocked_groups; /* of a locked image tower the last n groups are trained: projection, last block with ln_post, ... */
+    int lock_image_freeze_bn_stats; /* batch norms of locked layers use their running statistics and leave them; 0: those of each batch move them, as in
+                                     open_clip (pairs; a classifier's frozen layers and LoRA always leave them) */
     int64_t lock_text_unlocked_layers; /* the same of a locked text tower */
+    int lock_text_freeze_layer_norm; /* of a locked text tower of transformers (XLM-R, BERT): its LayerNorms too; 0: they are trained, as in open_clip */
     double image_layer_decay, text_layer_decay; /* learning rates fall by this factor per group from the end; 0: off */
     int64_t lora_rank;          /* 0: off; else W + alpha / rank * B A on the targets is trained and nothing else of the model */
     double lora_alpha;          /* 0: the rank */
@@ -82,6 +101,8 @@ typedef struct noema_train_options {
     const char *captions;       /* .jsonl, {"label", "captions": [...]}: each row gets one text of its label's at random in every epoch; or NULL */
     noema_train_fn *progress;
     void *progress_user;
+    noema_train_validated_fn *validated; /* after each validation */
+    void *validated_user;
     /* called for each row that cannot be used; the others go on */
     void (*failed)(void *user, const char *what, const noema_error *why);
     void *failed_user;

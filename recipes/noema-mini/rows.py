@@ -2,8 +2,8 @@
 """rows.py DATA OUT: unpacks the Parquet files of DATA (tiny-imagenet-32/, cifar10/) into pictures and lists of rows in OUT, where emoji/ and
 emoji.tsv (`noema data emoji --names en,ko`) and captions.jsonl (captions.awk) already are. Needs pyarrow.
 
-    train.jsonl   all 150,000 photos and every emoji twelve times      names.jsonl   the first name in both languages, by label
-    photos.jsonl  78,000 photos and every emoji 22 times               texts.jsonl   46,000 photos and every emoji 16 times
+    train.jsonl   all 150,000 photos and every emoji twelve times      val.jsonl     3,000 photos of the test sets, with the labels of training
+    texts.jsonl   46,000 photos and every emoji 16 times
     val_ti.jsonl, val_ci.jsonl (numbers as labels), ti_en.txt, ti_ko.txt, ci_en.txt, ci_ko.txt, emoji_en.jsonl, emoji_ko.jsonl"""
 import glob
 import json
@@ -40,15 +40,14 @@ tiny = unpack("tiny-imagenet-32/train-*", "ti", lambda k: WORDNET[k])
 cifar = unpack("cifar10/train-*", "ci", lambda k: f"cifar10:{k}")
 emoji = [{"filepath": f"emoji/{e[0]}", "label": e[1]} for e in EMOJI]
 write("train.jsonl", tiny + cifar + emoji * 12)
-random.seed(5)
-write("photos.jsonl", random.sample(tiny, 56000) + random.sample(cifar, 22000) + emoji * 22)
 random.seed(9)
 write("texts.jsonl", random.sample(tiny, 36000) + random.sample(cifar, 10000) + emoji * 16)
 first = lambda names: names.split("|")[0]
-write("names.jsonl", [{"label": n[0], "captions": [first(n[1]), first(n[2])]} for n in NAMES] +
-      [{"label": e[1], "captions": [e[2], e[3] or e[2]]} for e in EMOJI])
-write("val_ti.jsonl", unpack("tiny-imagenet-32/val-*", "tiv", lambda k: k))
-write("val_ci.jsonl", unpack("cifar10/test-*", "cit", lambda k: k))
+tiny, cifar = unpack("tiny-imagenet-32/val-*", "tiv", lambda k: k), unpack("cifar10/test-*", "cit", lambda k: k)
+write("val_ti.jsonl", tiny)
+write("val_ci.jsonl", cifar)
+write("val.jsonl", [r | {"label": WORDNET[r["label"]]} for r in random.sample(tiny, 2000)] +
+      [r | {"label": f"cifar10:{r['label']}"} for r in random.sample(cifar, 1000)])
 for k, language in ((1, "en"), (2, "ko")):
     (OUT / f"ti_{language}.txt").write_text("".join(first(n[k]) + "\n" for n in NAMES[:200]))
     (OUT / f"ci_{language}.txt").write_text("".join(first(n[k]) + "\n" for n in NAMES[200:]))

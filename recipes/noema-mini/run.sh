@@ -11,17 +11,19 @@ python3 -c 'import json,sys
 for line in open(sys.argv[1]): print("\n".join(json.loads(line)["captions"]))' "$out/captions.jsonl" >"$out/captions.txt"
 "$noema" data vocab --text-file "$out/captions.txt" --size 4096 --out "$out/bpe_simple_vocab_16e6.txt.gz"
 python3 "$here/rows.py" "$data" "$out"
-common=(--unicl --wd 0.05 --grad-clip-norm 3 --epochs 1 --logs "$out/logs" --threads 1)
-# 1. both towers on everything
-"$noema" train --config "$here/config.json" --tokenizer "$out/bpe_simple_vocab_16e6.txt.gz" --train-data "$out/train.jsonl" \
-    --captions "$out/captions.jsonl" --aug-cfg "scale=0.75,1 hflip=0.5" --batch-size 128 "${common[@]}" --epochs 3 --lr 2e-3 --warmup 150 --seed 1 --name both
-# 2. names alone, more emoji
-"$noema" train -m "$out/logs/both" --train-data "$out/photos.jsonl" --captions "$out/names.jsonl" --aug-cfg "scale=0.75,1 hflip=0.5" --batch-size 128 \
-    "${common[@]}" --lr 2e-3 --warmup 40 --seed 2 --name photos
-# 3. the text tower alone on all captions
-"$noema" train -m "$out/logs/photos" --train-data "$out/texts.jsonl" --captions "$out/captions.jsonl" --lock-image --no-augment --batch-size 256 \
-    "${common[@]}" --lr 2e-3 --warmup 20 --seed 3 --name texts
-"$noema" models convert -m "$out/logs/texts" --dtype f16 --out "$out/noema-mini"
+common=(--wd 0.05 --grad-clip-norm 3 --logs "$out/logs" --workers 1)
+"$noema" models new --config "$here/config.json" --out "$out/start" --seed 1
+cp "$out/bpe_simple_vocab_16e6.txt.gz" "$out/start/"
+# 1. the image tower as a classifier of all labels
+"$noema" finetune -m "$out/start" --train-data "$out/train.jsonl" --val-data "$out/val.jsonl" --before none --label-smoothing 0.1 --precision amp_bf16 \
+    --aug-cfg "scale=0.6,1 hflip=0.5" --batch-size 128 --epochs 7 --lr 1.5e-3 --warmup 400 "${common[@]}" --seed 1 --name classes
+# 2. the text tower and the projection on it, image tower locked
+"$noema" train -m "$out/logs/classes" --train-data "$out/texts.jsonl" --captions "$out/captions.jsonl" --unicl --lock-image --lock-image-freeze-bn-stats \
+    --lock-image-unlocked-groups 1 --aug-cfg "scale=0.75,1 hflip=0.5" --batch-size 256 --epochs 4 --lr 2e-3 --warmup 50 "${common[@]}" --seed 3 --name texts
+# 3. both
+"$noema" train -m "$out/logs/texts" --train-data "$out/train.jsonl" --captions "$out/captions.jsonl" --unicl --precision amp_bf16 \
+    --aug-cfg "scale=0.6,1 hflip=0.5" --batch-size 256 --epochs 1 --lr 5e-4 --warmup 30 "${common[@]}" --seed 5 --name both
+"$noema" models convert -m "$out/logs/both" --dtype f16 --out "$out/noema-mini"
 for l in en ko; do
     for s in ti ci; do
         "$noema" eval zeroshot -m "$out/noema-mini" --classes "$out/${s}_$l.txt" --templates "$here/eval.$l.txt" "$out/val_$s.jsonl" --json

@@ -147,6 +147,40 @@ noema_status nm_read_file(char **data, size_t *size, const char *path, size_t li
     return *data ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
 }
 
+static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+noema_status nm_read_lines(char ***line, int64_t *n, const char *path, size_t limit_bytes, noema_error *err)
+{
+    char *text;
+    size_t size, cap = 0;
+    noema_status s = nm_read_file(&text, &size, path, limit_bytes, err);
+    *line = NULL;
+    *n = 0;
+    for (const char *p = text, *end; s == NOEMA_OK && p < text + size; p = end + 1) {
+        const char *next = memchr(p, '\n', (size_t)(text + size - p)), *last = end = next ? next : text + size;
+        while (p < last && is_blank(*p))
+            p++;
+        while (p < last && is_blank(last[-1]))
+            last--;
+        if (p == last)
+            continue;
+        char **more = (size_t)*n < cap ? *line : nm_realloc_array(*line, cap = cap ? 2 * cap : 64, sizeof *more);
+        if (more)
+            *line = more;
+        if (!more || !(more[*n] = nm_strndup(p, (size_t)(last - p))))
+            s = nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
+        else
+            ++*n;
+    }
+    free(text);
+    if (s != NOEMA_OK) {
+        nm_strings_free(*line, *n);
+        *line = NULL;
+        *n = 0;
+    }
+    return s;
+}
+
 noema_status nm_write_file_atomic(const char *path, const void *data, size_t size, noema_error *err)
 {
     char *tmp = nm_sprintf("%s.tmp.%ld", path, (long)getpid());

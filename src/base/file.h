@@ -19,6 +19,10 @@ void nm_map_release(const void *p, size_t size);
 /* The whole file in a malloc'd buffer with a NUL after it; refuses files over `limit_bytes`. */
 noema_status nm_read_file(char **data, size_t *size, const char *path, size_t limit_bytes, noema_error *err);
 
+/* Its lines without blanks around them, empty ones left out; free with nm_strings_free. */
+#define NM_LINES_LIMIT ((size_t)64 << 20)
+noema_status nm_read_lines(char ***line, int64_t *n, const char *path, size_t limit_bytes, noema_error *err);
+
 /* Writes to PATH.tmp.PID, fsyncs, renames over PATH: a reader sees the old file or the new one, never a part. */
 noema_status nm_write_file_atomic(const char *path, const void *data, size_t size, noema_error *err);
 

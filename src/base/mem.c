@@ -13,15 +13,15 @@
 void *nm_alloc(size_t bytes)
 {
     size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : NM_ALIGN, size;
-    if (!nm_add_size(bytes ? bytes : 1, align - 1, &size))
+    if (!nm_add_size(bytes ? bytes : 1, NM_ALIGN - 1, &size))
         return NULL;
-    size &= ~(align - 1);
+    size &= ~(size_t)(NM_ALIGN - 1); /* whole huge pages would be a fifth more for matrices of a few MiB */
     void *p = NULL;
     if (posix_memalign(&p, align, size) != 0)
         return NULL;
 #ifdef MADV_HUGEPAGE
     if (align == HUGE_PAGE)
-        (void)madvise(p, size, MADV_HUGEPAGE); /* a hint: 5-10 % on packed weights, nothing breaks without it */
+        (void)madvise(p, size & ~(HUGE_PAGE - 1), MADV_HUGEPAGE); /* a hint: 5-10 % on packed weights, nothing breaks without it */
 #endif
     return p;
 }
@@ -74,6 +74,13 @@ char *nm_strndup(const char *s, size_t n)
     return r;
 }
 
+void nm_strings_free(char **s, int64_t n)
+{
+    for (int64_t i = 0; s && i < n; i++)
+        free(s[i]);
+    free(s);
+}
+
 char *nm_strdup(const char *s) { return nm_strndup(s, strlen(s)); }
 
 char *nm_sprintf(const char *fmt, ...)
@@ -94,6 +101,9 @@ char *nm_sprintf(const char *fmt, ...)
 }
 
 /* ---- arena ---- */
+
+#define FIRST_BLOCK ((size_t)1 << 20)
+#define LARGEST_BLOCK ((size_t)256 << 20) /* of those that the arena chooses the size of */
 
 typedef struct block { char *data; size_t size, used; } block;
 
@@ -139,6 +149,15 @@ static bool arena_add_block(nm_arena *a, size_t bytes)
     return true;
 }
 
+/* As much as there is: what does not fit the rest of a block leaves it unused, which should be a small part of a large block. */
+static size_t block_size(const nm_arena *a)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < a->n_blocks; i++)
+        sum += a->blocks[i].size;
+    return sum < FIRST_BLOCK ? FIRST_BLOCK : sum < LARGEST_BLOCK ? sum : LARGEST_BLOCK;
+}
+
 void *nm_arena_alloc(nm_arena *a, size_t bytes)
 {
     size_t need;
@@ -148,8 +167,8 @@ void *nm_arena_alloc(nm_arena *a, size_t bytes)
     while (a->cur < a->n_blocks && a->blocks[a->cur].size - a->blocks[a->cur].used < need)
         a->cur++; /* the rest of the block stays unused until the next rewind */
     if (a->cur >= a->n_blocks) {
-        size_t last = a->n_blocks ? a->blocks[a->n_blocks - 1].size : (size_t)1 << 20;
-        if (!arena_add_block(a, need > last ? need : last)) {
+        size_t more = block_size(a);
+        if (!arena_add_block(a, need > more ? need : more)) {
             a->cur = a->n_blocks ? a->n_blocks - 1 : 0;
             return NULL;
         }

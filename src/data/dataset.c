@@ -24,6 +24,7 @@ struct nm_dataset {
     size_t cache_bytes;
     nm_classes classes;
     bool fixed_classes; /* the options named them */
+    bool listed;        /* the first names were a list of the data's */
     int64_t numbers;    /* 1 + the largest label that was a number */
     char **template;
     size_t n_templates;
@@ -70,6 +71,7 @@ noema_status nm_class_list(nm_dataset *d, char *const *names, int64_t n, const c
 {
     int32_t *to = nm_malloc_array((size_t)n + 1, sizeof *to);
     const bool first = d->classes.n == 0;
+    d->listed = d->listed || first;
     noema_status s = to ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", where);
     if (s == NOEMA_OK && d->fixed_classes && n > d->classes.n)
         s = nm_fail(err, NOEMA_E_FORMAT, "%s: has %lld classes, but %lld class names were given", where, (long long)n, (long long)d->classes.n);
@@ -93,6 +95,7 @@ noema_status nm_class_list(nm_dataset *d, char *const *names, int64_t n, const c
 }
 
 const char *nm_dataset_label_name(const nm_dataset *d, int64_t label) { return label >= 0 && label < d->classes.n ? d->classes.name[label] : NULL; }
+bool nm_dataset_numbered(const nm_dataset *d) { return d->fixed_classes || d->listed; }
 int64_t nm_dataset_classes(const nm_dataset *d) { return d->classes.n > d->numbers ? d->classes.n : d->numbers; }
 
 /* ---- opening ---- */

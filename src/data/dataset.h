@@ -41,6 +41,8 @@ const char *nm_dataset_part(const nm_dataset *d, size_t i, const char **format, 
  * their first appearance. */
 int64_t nm_dataset_label(const nm_dataset *d, int64_t i);
 const char *nm_dataset_label_name(const nm_dataset *d, int64_t label); /* NULL: labels are numbers */
+/* Whether the names came with their numbers (ClassLabel, the options), and not in the order in which rows have them. */
+bool nm_dataset_numbered(const nm_dataset *d);
 int64_t nm_dataset_classes(const nm_dataset *d);                       /* number of names, or 1 + the largest label */
 
 /* What a row holds; zeros before the first read. Everything in it is valid until the next read into it or its release. */
@@ -56,6 +58,7 @@ typedef struct nm_row {
     const nm_bytes *title;      /* [n_titles] captions of the row itself */
     int64_t n_titles;
     int64_t label;              /* or -1 */
+    bool synthetic;             /* the caption was written by a model */
     const int32_t *keep;        /* [n_keep] patches that the image tower shall get (< 0: no patch); n_keep 0: the data names none */
     int64_t n_keep;
     /* of the reader */

@@ -51,7 +51,7 @@ noema_status noema_dataset_read(noema_dataset *d, int64_t i, noema_dataset_row *
     noema_status s = nm_dataset_read(d->d, i, &d->row, err);
     const nm_row *r = &d->row;
     *row = (noema_dataset_row){ .name = r->name, .path = r->path, .bytes = r->bytes, .n_bytes = r->n_bytes, .label = r->label, .n_captions = (size_t)r->n_titles,
-                                .is_tensor = r->tensor != NULL };
+                                .is_tensor = r->tensor != NULL, .synthetic = r->synthetic };
     if (r->path)
         row->name = r->path;
     return s;

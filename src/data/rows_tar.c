@@ -1,4 +1,4 @@
-/* rows_tar.c - webdataset shards: a tar of samples, adjacent members KEY.jpg, KEY.txt, KEY.json, KEY.cls. A repeated suffix begins a new
+/* rows_tar.c - webdataset shards: a tar of samples, adjacent members KEY.jpg, KEY.txt, KEY.json, KEY.cls, KEY.source. A repeated suffix begins a new
  * sample, as in open_clip; samples without a picture are left out, and so are those without a caption where others have one.
  * A plain tar is mapped and its samples are reached in place; a gzipped one is unpacked into the cache. */
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #define MAX_JSON ((size_t)16 << 20)
 
 typedef struct piece { size_t at; uint32_t n; bool there; } piece;
-typedef struct sample { size_t key; piece picture, text, json, cls; } sample;
+typedef struct sample { size_t key; piece picture, text, json, cls, source; } sample;
 
 typedef struct shard {
     nm_part part;
@@ -152,7 +152,7 @@ static piece *piece_of(const shard *t, sample *x, const char *suffix, int *rank)
         return &x->text;
     if (equal(suffix, t->label_key ? t->label_key : "cls"))
         return &x->cls;
-    return equal(suffix, "json") ? &x->json : NULL;
+    return equal(suffix, "json") ? &x->json : equal(suffix, "source") ? &x->source : NULL;
 }
 
 static sample *add_sample(shard *t, const char *key, size_t n)
@@ -344,6 +344,7 @@ static noema_status read_row(const nm_part *p, int64_t i, nm_row *row, bool pict
         nm_row_hold(row, held);
     row->bytes = data + x->picture.at;
     row->n_bytes = x->picture.n;
+    row->synthetic = x->source.there && x->source.n >= 9 && memcmp(data + x->source.at, "synthetic", 9) == 0;
     if (x->text.there) {
         row->own_title = (nm_bytes){ data + x->text.at, x->text.n };
         row->title = &row->own_title;

@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <utf8proc.h>
-
-#include "base/utf8.h"
+#include "eval/lower.h"
 #include "eval/vqa_words.inc"
 
 static bool blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'; }
@@ -83,16 +81,8 @@ static bool lower(nm_buf *b, const char *text)
 {
     size_t n = strlen(text);
     nm_buf_puts(b, "");
-    for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        char out[4];
-        int len = nm_utf8_decode(text + i, n - i, &cp);
-        if (cp == UINT32_MAX)
-            nm_buf_append(b, text + i, 1);
-        else
-            nm_buf_append(b, out, (size_t)nm_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), out));
-        i += (size_t)len;
-    }
+    for (size_t i = 0; i < n;)
+        i += nm_put_lower(b, text + i, n - i);
     return !b->failed;
 }
 

@@ -68,6 +68,17 @@ noema_status nm_eval_array(nm_eval *e, const char *file, double **data, int *ndi
     return s;
 }
 
+noema_status nm_eval_scores(nm_eval *e, const char *form, double **data, int64_t shape[3])
+{
+    int ndim = 0;
+    noema_status s = nm_eval_array(e, e->o.scores, data, &ndim, shape);
+    if (s != NOEMA_OK || ndim == 2)
+        return s;
+    free(*data);
+    *data = NULL;
+    return nm_fail(e->err, NOEMA_E_FORMAT, "%s: expected scores %s, got %d dimensions", e->o.scores, form, ndim);
+}
+
 noema_status nm_eval_vectors(nm_eval *e, const char *file, nm_vectors *v)
 {
     double *x;

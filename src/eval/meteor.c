@@ -8,11 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <utf8proc.h>
 #include <zlib.h>
 
-#include "base/utf8.h"
 #include "eval/captions.h"
+#include "eval/lower.h"
 
 #if NOEMA_HAVE_STEMMER
 #include <libstemmer.h>
@@ -77,31 +76,42 @@ static bool lists_add(lists *l, const char *key, size_t n, int32_t value)
 
 /* ---- files ---- */
 
-typedef struct reader { gzFile f; const char *path; char *line; int64_t number; } reader;
+typedef struct reader { gzFile f; const char *path; char *line; int64_t number; noema_status status; noema_error *err; } reader;
 
-/* The next line without its end; false: no more. gzip or plain. */
+/* The next line without its end; false: no more, or r->status says why. gzip or plain. */
 static bool next_line(reader *r)
 {
-    if (!gzgets(r->f, r->line, LINE_LIMIT))
+    int code = Z_OK;
+    if (!gzgets(r->f, r->line, LINE_LIMIT)) {
+        gzerror(r->f, &code);
+        if (code != Z_OK && code != Z_STREAM_END)
+            r->status = nm_fail(r->err, NOEMA_E_FORMAT, "%s: damaged or truncated behind line %lld", r->path, (long long)r->number);
         return false;
+    }
     r->number++;
+    if (strlen(r->line) == LINE_LIMIT - 1 && r->line[LINE_LIMIT - 2] != '\n') {
+        r->status = nm_fail(r->err, NOEMA_E_LIMIT, "%s: line %lld: expected at most %d bytes", r->path, (long long)r->number, LINE_LIMIT - 2);
+        return false;
+    }
     r->line[strcspn(r->line, "\r\n")] = 0;
     return true;
 }
 
 static noema_status open_reader(reader *r, const char *path, noema_error *err)
 {
-    *r = (reader){ .f = gzopen(path, "rb"), .path = path, .line = malloc(LINE_LIMIT) };
+    *r = (reader){ .f = gzopen(path, "rb"), .path = path, .line = malloc(LINE_LIMIT), .err = err };
     if (r->f && r->line)
         return NOEMA_OK;
     return nm_fail(err, r->line ? NOEMA_E_IO : NOEMA_E_MEMORY, "%s: cannot open", path);
 }
 
-static void close_reader(reader *r)
+/* s, or what ended the reading. */
+static noema_status close_reader(reader *r, noema_status s)
 {
     if (r->f)
         gzclose(r->f);
     free(r->line);
+    return s == NOEMA_OK ? r->status : s;
 }
 
 static noema_status read_words(nm_meteor *m, const char *path, noema_error *err)
@@ -113,8 +123,7 @@ static noema_status read_words(nm_meteor *m, const char *path, noema_error *err)
         if (n && nm_words_add(&m->function, r.line, n) < 0)
             s = nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
     }
-    close_reader(&r);
-    return s;
+    return close_reader(&r, s);
 }
 
 /* Two lines a word: itself, and the numbers of its sets. */
@@ -123,7 +132,9 @@ static noema_status read_sets(nm_meteor *m, const char *path, noema_error *err)
     reader r;
     char *word = malloc(LINE_LIMIT);
     noema_status s = open_reader(&r, path, err);
-    while (s == NOEMA_OK && word && next_line(&r)) {
+    if (s == NOEMA_OK && !word)
+        s = nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
+    while (s == NOEMA_OK && next_line(&r)) {
         strcpy(word, r.line);
         if (!next_line(&r))
             s = nm_fail(err, NOEMA_E_FORMAT, "%s: line %lld: expected the sets of '%.60s'", path, (long long)r.number, word);
@@ -136,8 +147,7 @@ static noema_status read_sets(nm_meteor *m, const char *path, noema_error *err)
         }
     }
     free(word);
-    close_reader(&r);
-    return s;
+    return close_reader(&r, s);
 }
 
 /* Three lines an entry: a probability, a phrase, what may stand for it. */
@@ -146,7 +156,9 @@ static noema_status read_phrases(nm_meteor *m, const char *path, noema_error *er
     reader r;
     char *phrase = malloc(LINE_LIMIT);
     noema_status s = open_reader(&r, path, err);
-    while (s == NOEMA_OK && phrase && next_line(&r)) {
+    if (s == NOEMA_OK && !phrase)
+        s = nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
+    while (s == NOEMA_OK && next_line(&r)) {
         bool whole = next_line(&r);
         strcpy(phrase, r.line);
         if (!whole || !next_line(&r))
@@ -156,8 +168,7 @@ static noema_status read_phrases(nm_meteor *m, const char *path, noema_error *er
             s = nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
     }
     free(phrase);
-    close_reader(&r);
-    return s;
+    return close_reader(&r, s);
 }
 
 noema_status nm_meteor_open(nm_meteor **out, const char *words, const char *synonyms, const char *paraphrases, noema_error *err)
@@ -225,22 +236,16 @@ static bool normalise(nm_buf *b, const char *text)
     size_t n = strlen(text);
     nm_buf_puts(b, "");
     for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        char out[4];
-        int len = nm_utf8_decode(text + i, n - i, &cp);
-        bool mark = cp < 128 && ispunct((int)cp);
-        bool inside = mark && i > 0 && isalnum((unsigned char)text[i - 1]) && isalnum((unsigned char)text[i + 1]) && strchr("-'.,:/", (int)cp);
-        if (mark && cp == '\'' && i + 1 < n && isalpha((unsigned char)text[i + 1]) && (i == 0 || text[i - 1] == ' '))
+        const unsigned char c = (unsigned char)text[i];
+        bool mark = c < 128 && ispunct(c);
+        bool inside = mark && i > 0 && isalnum((unsigned char)text[i - 1]) && isalnum((unsigned char)text[i + 1]) && strchr("-'.,:/", c);
+        if (mark && c == '\'' && i + 1 < n && isalpha((unsigned char)text[i + 1]) && (i == 0 || text[i - 1] == ' '))
             inside = true; /* "'s" of a tokenised text */
         if (mark && !inside)
             nm_buf_putc(b, ' ');
-        if (cp == UINT32_MAX)
-            nm_buf_append(b, text + i, 1);
-        else
-            nm_buf_append(b, out, (size_t)nm_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), out));
+        i += nm_put_lower(b, text + i, n - i);
         if (mark && !inside)
             nm_buf_putc(b, ' ');
-        i += (size_t)len;
     }
     return !b->failed;
 }

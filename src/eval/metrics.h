@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/stats.h"
 #include "eval/scores.h"
 
 /* What an equal score counts as. LAVIS reverses an ascending sort: NM_TIES_HIGHEST. */
@@ -45,10 +46,6 @@ typedef struct nm_retrieval {
 noema_status nm_retrieve(nm_retrieval *r, nm_pool *pool, const nm_vectors *images, const nm_vectors *texts, const int64_t *owner, nm_ties rule,
                          noema_error *err);
 void nm_retrieval_free(nm_retrieval *r);
-
-typedef struct nm_ranks { double recall[8]; /* at k[0..] */ double median, mean; int64_t queries; } nm_ranks;
-/* Of the queries with a rank; median and mean count from 1. */
-noema_status nm_rank_summary(nm_ranks *s, int64_t n, const int64_t *rank, int n_k, const int64_t *k, noema_error *err);
 
 /* ---- k nearest neighbours (knn.c) ---- */
 
@@ -94,12 +91,6 @@ double nm_first_wins(int64_t n, int64_t choices, const double *s);
 
 /* ---- confidence (interval.c) ---- */
 
-typedef struct nm_interval { double low, high; } nm_interval;
 nm_interval nm_share_interval(double share, int64_t n); /* of a share of n, 95 % (Wilson) */
-/* Percentile interval (95 %) of a statistic over `rounds` resamples of n items. fn gets the drawn indices. */
-typedef double nm_statistic_fn(void *arg, int64_t n, const int64_t *drawn);
-noema_status nm_bootstrap(nm_interval *out, int64_t n, int64_t rounds, uint64_t seed, nm_statistic_fn *fn, void *arg, noema_error *err);
-/* The same for sum of value / sum of weight over the drawn items (weight NULL: 1 each). */
-noema_status nm_bootstrap_ratio(nm_interval *out, int64_t n, int64_t rounds, uint64_t seed, const double *value, const double *weight, noema_error *err);
 
 #endif

@@ -135,6 +135,7 @@ static noema_status add_set(nm_eval *e, nm_pictures *p, const char *path)
     bool named = nm_dataset_label_name(set, 0) != NULL;
     if (named && !(number = nm_malloc_array((size_t)classes + 1, sizeof *number)))
         return no_memory(e->err);
+    p->numbered = named && (p->n_sets == 1 || p->numbered) && nm_dataset_numbered(set);
     for (int64_t k = 0; named && s == NOEMA_OK && k < classes; k++)
         s = common_label(p, set, k, &number[k], e->err);
     for (int64_t i = 0; i < rows && s == NOEMA_OK && (!e->o.limit || p->n < e->o.limit); i++) {

@@ -1,20 +1,11 @@
 /* prompts.c - class names and templates: one per line, or JSON files in the layout of CLIP_benchmark. */
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "data/names.h"
 #include "eval/task.h"
-
-#define LINES_LIMIT ((size_t)64 << 20)
-
-void nm_strings_free(char **s, int64_t n)
-{
-    for (int64_t i = 0; s && i < n; i++)
-        free(s[i]);
-    free(s);
-}
 
 static bool append(char ***list, int64_t *n, char *s)
 {
@@ -30,40 +21,10 @@ static bool append(char ***list, int64_t *n, char *s)
     return true;
 }
 
-noema_status nm_eval_lines(char ***line, int64_t *n, const char *path, noema_error *err)
-{
-    char *text;
-    size_t size;
-    bool ok = true;
-    noema_status s = nm_read_file(&text, &size, path, LINES_LIMIT, err);
-    *line = NULL;
-    *n = 0;
-    if (s != NOEMA_OK)
-        return s;
-    for (char *p = text, *end; ok && p < text + size; p = end + 1) {
-        end = memchr(p, '\n', (size_t)(text + size - p));
-        if (!end)
-            end = text + size;
-        char *last = end;
-        while (p < last && isspace((unsigned char)*p))
-            p++;
-        while (p < last && isspace((unsigned char)last[-1]))
-            last--;
-        if (p < last)
-            ok = append(line, n, nm_strndup(p, (size_t)(last - p)));
-    }
-    free(text);
-    if (!ok) {
-        nm_strings_free(*line, *n);
-        *line = NULL;
-        return nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
-    }
-    return NOEMA_OK;
-}
-
 void nm_prompts_free(nm_prompts *p)
 {
     nm_strings_free(p->name, p->n_names);
+    nm_strings_free(p->wnid, p->n_names);
     nm_strings_free(p->text, p->n_texts);
     *p = (nm_prompts){ 0 };
 }
@@ -118,6 +79,22 @@ static noema_status take(nm_prompts *p, const json_t *list, const char *path, no
     return NOEMA_OK;
 }
 
+/* One name a line, or JSON with class numbers: data/names.c. */
+static noema_status take_names(nm_prompts *p, const char *path, noema_error *err)
+{
+    noema_names *l = NULL;
+    noema_status s = noema_names_read(&l, path, err);
+    size_t n = 0;
+    const char *const *item = noema_names_items(l, &n);
+    bool ok = s != NOEMA_OK || (p->wnid = calloc(n, sizeof *p->wnid)) != NULL;
+    for (size_t i = 0; s == NOEMA_OK && ok && i < n; i++) {
+        const char *wnid = nm_names_wnid(l, i);
+        ok = append(&p->name, &p->n_names, nm_strdup(item[i])) && (!wnid || (p->wnid[i] = nm_strdup(wnid)));
+    }
+    noema_names_free(l);
+    return ok ? s : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", path);
+}
+
 /* A file of names or of templates by data set; sets without templates take ImageNet's. */
 static noema_status from_json(nm_prompts *p, const char *path, const char *dataset, noema_error *err)
 {
@@ -165,10 +142,26 @@ static noema_status from_dir(nm_prompts *p, const noema_eval_options *o, noema_e
     return s;
 }
 
-/* Lines, or a JSON list. */
-static noema_status from_file(char ***list, int64_t *n, nm_prompts *p, const char *path, const char *dataset, noema_error *err)
+/* [{"label": 0, "name": "a"}, ...], {"0": "a", ...}. */
+static bool has_numbers(const json_t *j)
 {
-    return nm_has_suffix(path, ".json") ? from_json(p, path, dataset, err) : nm_eval_lines(list, n, path, err);
+    const char *key = json_object_iter_key(json_object_iter((json_t *)(uintptr_t)j));
+    return json_is_object(json_array_get(j, 0)) || (key && *key && !key[strspn(key, "0123456789")]);
+}
+
+static noema_status classes_file(nm_prompts *p, const char *path, const char *dataset, noema_error *err)
+{
+    json_t *j = nm_has_suffix(path, ".json") ? nm_json_load(path, err) : NULL;
+    bool by_set = j && !has_numbers(j);
+    json_decref(j);
+    if (!j && nm_has_suffix(path, ".json"))
+        return err->code;
+    return by_set ? from_json(p, path, dataset, err) : take_names(p, path, err);
+}
+
+static noema_status templates_file(nm_prompts *p, const char *path, const char *dataset, noema_error *err)
+{
+    return nm_has_suffix(path, ".json") ? from_json(p, path, dataset, err) : nm_read_lines(&p->text, &p->n_texts, path, NM_LINES_LIMIT, err);
 }
 
 noema_status nm_prompts_read(nm_prompts *p, const noema_eval_options *o, noema_error *err)
@@ -176,9 +169,9 @@ noema_status nm_prompts_read(nm_prompts *p, const noema_eval_options *o, noema_e
     noema_status s = NOEMA_OK;
     *p = (nm_prompts){ 0 };
     if (o->classes)
-        s = from_file(&p->name, &p->n_names, p, o->classes, o->dataset, err);
+        s = classes_file(p, o->classes, o->dataset, err);
     if (s == NOEMA_OK && o->templates)
-        s = from_file(&p->text, &p->n_texts, p, o->templates, o->dataset, err);
+        s = templates_file(p, o->templates, o->dataset, err);
     for (size_t i = 0; i < o->n_prompts && s == NOEMA_OK; i++)
         s = from_json(p, o->prompts[i], o->dataset, err);
     if (s == NOEMA_OK && o->prompts_dir)

@@ -6,10 +6,8 @@
 #include <ctype.h>
 #include <string.h>
 
-#include <utf8proc.h>
-
-#include "base/utf8.h"
 #include "eval/captions.h"
+#include "eval/lower.h"
 
 /* Words that keep their full stop. */
 static const char *const abbreviations[] = {
@@ -42,11 +40,8 @@ static bool plain(nm_buf *b, const char *text)
     nm_buf_puts(b, "");
     for (size_t i = 0; i < n;) {
         uint32_t cp;
-        char out[4];
         int len = nm_utf8_decode(text + i, n - i, &cp);
-        if (cp == UINT32_MAX)
-            nm_buf_append(b, text + i, (size_t)len);
-        else if (cp == 0x2018 || cp == 0x2019)
+        if (cp == 0x2018 || cp == 0x2019)
             nm_buf_putc(b, '\'');
         else if (cp == 0x201C || cp == 0x201D || cp == 0xAB || cp == 0xBB)
             nm_buf_putc(b, '"');
@@ -57,7 +52,7 @@ static bool plain(nm_buf *b, const char *text)
         else if (cp == 0xA0 || cp == 0x3000 || (cp >= 0x2000 && cp <= 0x200A) || (cp < 128 && isspace((int)cp)))
             nm_buf_putc(b, ' ');
         else
-            nm_buf_append(b, out, (size_t)nm_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), out));
+            nm_put_lower(b, text + i, n - i);
         i += (size_t)len;
     }
     return !b->failed;

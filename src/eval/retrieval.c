@@ -177,36 +177,3 @@ void nm_retrieval_free(nm_retrieval *r)
     free(r->image_r_precision);
     *r = (nm_retrieval){ 0 };
 }
-
-static int up(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-noema_status nm_rank_summary(nm_ranks *s, int64_t n, const int64_t *rank, int n_k, const int64_t *k, noema_error *err)
-{
-    int64_t *sorted = nm_malloc_array((size_t)n + 1, sizeof *sorted), m = 0;
-    double sum = 0;
-    *s = (nm_ranks){ .median = NAN, .mean = NAN };
-    if (!sorted)
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %lld ranks", (long long)n);
-    for (int64_t i = 0; i < n; i++)
-        if (rank[i] >= 0)
-            sorted[m++] = rank[i];
-    for (int64_t i = 0; i < m; i++) {
-        sum += (double)(sorted[i] + 1);
-        for (int c = 0; c < n_k; c++)
-            s->recall[c] += sorted[i] < k[c];
-    }
-    qsort(sorted, (size_t)m, sizeof *sorted, up);
-    for (int c = 0; c < n_k; c++)
-        s->recall[c] = m ? s->recall[c] / (double)m : NAN;
-    if (m) {
-        s->median = (double)(sorted[(m - 1) / 2] + sorted[m / 2]) / 2 + 1;
-        s->mean = sum / (double)m;
-    }
-    s->queries = m;
-    free(sorted);
-    return NOEMA_OK;
-}

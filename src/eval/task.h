@@ -43,17 +43,20 @@ const char *nm_eval_name(const char *prefix, int64_t k);
 noema_status nm_eval_vectors(nm_eval *e, const char *file, nm_vectors *v);
 /* [n, ...] without any scaling; shape[3], ndim 1..3, missing dimensions 1. free() the data. */
 noema_status nm_eval_array(nm_eval *e, const char *file, double **data, int *ndim, int64_t shape[3]);
+/* Ready scores (--scores) with two dimensions, named by `form` in the message: "[images, texts]". */
+noema_status nm_eval_scores(nm_eval *e, const char *form, double **data, int64_t shape[3]);
 noema_status nm_eval_integers(nm_eval *e, const char *file, int64_t **data, int64_t *n);
 noema_status nm_eval_save(nm_eval *e, const char *path, nm_dtype dtype, const void *data, int64_t rows, int64_t columns); /* .npy */
 
 /* ---- class names and templates (prompts.c) ---- */
 
-typedef struct nm_prompts { char **name, **text; int64_t n_names, n_texts; /* text: templates with "{}" */ } nm_prompts;
+typedef struct nm_prompts {
+    char **name, **text;      /* text: templates with "{}" */
+    char **wnid;              /* [n_names], of WordNet, entries may be NULL; or NULL */
+    int64_t n_names, n_texts;
+} nm_prompts;
 noema_status nm_prompts_read(nm_prompts *p, const noema_eval_options *o, noema_error *err);
 void nm_prompts_free(nm_prompts *p);
-/* Lines of a file without blanks around; empty ones left out. */
-noema_status nm_eval_lines(char ***line, int64_t *n, const char *path, noema_error *err);
-void nm_strings_free(char **s, int64_t n);
 
 /* ---- pictures (pictures.c) ---- */
 
@@ -63,6 +66,7 @@ typedef struct nm_pictures {
     nm_picture_ref *item;
     int64_t *label;            /* [n], -1: none; NULL without labels */
     char **label_name;         /* [classes], NULL: labels are numbers */
+    bool numbered;             /* the names lie in the order of the data's own numbers */
     int64_t classes;
     struct nm_dataset **set;
     int n_sets;

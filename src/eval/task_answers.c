@@ -8,6 +8,8 @@
 #include "base/json.h"
 #include "eval/answers.h"
 #include "eval/coco.h"
+#include "eval/rows.h"
+#include "eval/said.h"
 #include "noema/generate.h"
 
 typedef struct question {
@@ -160,47 +162,74 @@ static char *image_file(answers_job *j, const question *q)
 
 static bool by_blip(const nm_eval *e) { return strncmp(noema_model_get_info(e->session->model)->family, "blip", 4) == 0; }
 
-static noema_status ask(answers_job *j, question *q, const noema_generate_options *o)
+typedef struct asking { answers_job *j; noema_generate_options o; } asking;
+
+/* Picture and text as the model gets them; both malloc'd. */
+static noema_status question_of(answers_job *j, const question *q, char **path, char **text)
 {
     nm_eval *e = j->e;
-    noema_error why = NOEMA_ERROR_INIT;
-    noema_generated g = { 0 };
     nm_buf clean = { 0 };
-    char *path = image_file(j, q);
-    if (!path || !q->text) {
-        free(path);
-        return nm_fail(e->err, NOEMA_E_FORMAT, "question %s has no %s (--questions)", q->id, path ? "text" : "picture");
-    }
-    if (by_blip(e) && !nm_blip_text(&clean, q->text, true, 50)) {
-        free(path);
-        return nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: question");
-    }
-    const char *text = clean.data ? clean.data : q->text;
-    noema_picture p = { .path = path };
-    noema_status s = noema_ask(e->session, 1, &p, &text, o, &g, &why, e->err);
-    if (s == NOEMA_OK && g.text) {
-        q->answer = q->own_answer = nm_strdup(g.text);
-        noema_generated_free(&g, 1);
-    } else if (s == NOEMA_OK)
-        nm_eval_failed(e, path, &why);
+    *text = NULL;
+    *path = image_file(j, q);
+    if (!*path || !q->text)
+        return nm_fail(e->err, NOEMA_E_FORMAT, "question %s has no %s (--questions)", q->id, *path ? "text" : "picture");
+    if (by_blip(e) && nm_blip_text(&clean, q->text, true, 50))
+        *text = nm_strdup(clean.data ? clean.data : "");
+    else if (!by_blip(e))
+        *text = nm_strdup(q->text);
     nm_buf_free(&clean);
-    free(path);
+    return *text ? NOEMA_OK : nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: question");
+}
+
+static noema_status ask_some(void *arg, int64_t first, int64_t n, nm_said *out)
+{
+    asking *a = arg;
+    noema_picture p[NM_SAID_MOST] = { { 0 } };
+    noema_generated g[NM_SAID_MOST] = { { 0 } };
+    noema_error why[NM_SAID_MOST] = { NOEMA_ERROR_INIT };
+    char *text[NM_SAID_MOST] = { NULL };
+    noema_status s = NOEMA_OK;
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++) {
+        s = question_of(a->j, &a->j->q[first + i], &out[i].input, &text[i]);
+        p[i].path = out[i].input;
+    }
+    if (s == NOEMA_OK)
+        s = noema_ask(a->j->e->session, (size_t)n, p, (const char *const *)text, &a->o, g, why, a->j->e->err);
+    for (int64_t i = 0; i < n; i++) {
+        out[i].text = g[i].text;
+        out[i].why = why[i];
+        g[i].text = NULL;
+        free(text[i]);
+    }
+    noema_generated_free(g, (size_t)n);
     return s;
 }
 
 static noema_status ask_all(answers_job *j)
 {
-    noema_generate_options o;
-    noema_status s = NOEMA_OK;
-    noema_generate_options_default(&o);
-    o.prompt = j->e->o.prompt;
-    o.beams = j->e->o.beams;
-    o.max_new = j->e->o.max_new;
+    nm_eval *e = j->e;
+    asking a = { .j = j };
+    nm_sha256 key;
+    char **text = calloc((size_t)j->n + 1, sizeof *text);
+    noema_status s = text ? NOEMA_OK : nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: %lld questions", (long long)j->n);
+    noema_generate_options_default(&a.o);
+    a.o.prompt = e->o.prompt;
+    a.o.beams = e->o.beams;
+    a.o.max_new = e->o.max_new;
+    nm_say_key(&key, e, "answers");
     for (int64_t i = 0; i < j->n && s == NOEMA_OK; i++) {
-        s = nm_eval_stopped(j->e) ? nm_fail(j->e->err, NOEMA_E_CANCELLED, "interrupted after %lld of %lld questions", (long long)i, (long long)j->n)
-                                  : ask(j, &j->q[i], &o);
-        nm_eval_progress(j->e, "questions", i + 1, j->n);
+        char *path, *question;
+        s = question_of(j, &j->q[i], &path, &question);
+        nm_rows_key_text(&key, path);
+        nm_rows_key_text(&key, question);
+        free(path);
+        free(question);
     }
+    if (s == NOEMA_OK)
+        s = nm_eval_say(e, &key, "questions", j->n, ask_some, &a, text);
+    for (int64_t i = 0; i < j->n && text; i++)
+        j->q[i].answer = j->q[i].own_answer = text[i];
+    free(text);
     return s;
 }
 
@@ -320,6 +349,8 @@ noema_status nm_eval_vqa(nm_eval *e)
         s = ask_all(&j);
     if (s == NOEMA_OK && e->session && e->o.predictions)
         s = write_answers(&j, e->o.predictions);
+    if (s == NOEMA_OK && e->session && !e->o.results)
+        nm_eval_said(e);
     if (s == NOEMA_OK)
         s = score(&j);
     job_free(&j);
@@ -398,7 +429,7 @@ static noema_status read_rows(nm_eval *e, const char *path, json_t **out)
         if (first != '{')
             return (*out = nm_json_load(path, e->err)) ? NOEMA_OK : e->err->code;
     }
-    noema_status s = nm_eval_lines(&line, &n, path, e->err);
+    noema_status s = nm_read_lines(&line, &n, path, NM_LINES_LIMIT, e->err);
     if (s != NOEMA_OK)
         return s;
     *out = json_array();
@@ -434,7 +465,7 @@ static noema_status read_predictions(nlvr_job *j)
     if (!nm_has_suffix(path, ".json")) {
         char **line;
         int64_t n;
-        s = nm_eval_lines(&line, &n, path, j->e->err);
+        s = nm_read_lines(&line, &n, path, NM_LINES_LIMIT, j->e->err);
         for (int64_t k = 0; s == NOEMA_OK && k < n; k++) {
             char *comma = strrchr(line[k], ',');
             json_t *value = comma ? json_string(comma + 1) : NULL;
@@ -462,36 +493,86 @@ static noema_status read_predictions(nlvr_job *j)
     return s;
 }
 
+static noema_status judge_some(void *arg, int64_t first, int64_t n, nm_said *out)
+{
+    nlvr_job *j = arg;
+    nm_eval *e = j->e;
+    noema_picture p[2 * NM_SAID_MOST] = { { 0 } };
+    noema_error why[2 * NM_SAID_MOST] = { NOEMA_ERROR_INIT };
+    nm_buf clean[NM_SAID_MOST] = { { 0 } };
+    const char *text[NM_SAID_MOST] = { NULL };
+    float score[NM_SAID_MOST], prob[NM_SAID_MOST];
+    size_t own[NM_SAID_MOST + 1] = { 0 };
+    noema_status s = NOEMA_OK;
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++) {
+        const statement *x = &j->s[first + i];
+        p[2 * i].path = x->image[0];
+        p[2 * i + 1].path = x->image[1];
+        own[i + 1] = (size_t)i + 1;
+        if (!nm_blip_text(&clean[i], x->sentence, false, 40))
+            s = nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: sentence");
+        text[i] = clean[i].data ? clean[i].data : "";
+    }
+    if (s == NOEMA_OK)
+        s = noema_match_own(e->session, 2 * (size_t)n, p, own, text, NULL, score, prob, why, e->err);
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++) {
+        int bad = why[2 * i].code != NOEMA_OK ? 0 : why[2 * i + 1].code != NOEMA_OK ? 1 : -1;
+        if (bad >= 0) {
+            out[i].input = nm_strdup(p[2 * i + bad].path);
+            out[i].why = why[2 * i + bad];
+        } else if (!(out[i].text = nm_strdup(prob[i] > 0.5f ? "True" : "False")))
+            s = nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: statements");
+    }
+    for (int64_t i = 0; i < n; i++)
+        nm_buf_free(&clean[i]);
+    return s;
+}
+
 static noema_status predict(nlvr_job *j)
 {
     nm_eval *e = j->e;
+    nm_sha256 key;
     if (!(noema_model_tasks(e->session->model) & NOEMA_TASK_PAIR))
         return nm_fail(e->err, NOEMA_E_UNSUPPORTED, "%s: expected a model of pairs of pictures (BLIP's NLVR2 files)", e->session->model->name);
-    for (int64_t i = 0; i < j->n; i++) {
-        statement *x = &j->s[i];
-        noema_picture p[2] = { { .path = x->image[0] }, { .path = x->image[1] } };
-        noema_error errors[2] = { NOEMA_ERROR_INIT, NOEMA_ERROR_INIT };
-        nm_buf clean = { 0 };
-        float score, prob;
-        if (nm_eval_stopped(e))
-            return nm_fail(e->err, NOEMA_E_CANCELLED, "interrupted after %lld of %lld statements", (long long)i, (long long)j->n);
+    char **text = calloc((size_t)j->n + 1, sizeof *text);
+    noema_status s = text ? NOEMA_OK : nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: %lld statements", (long long)j->n);
+    nm_say_key(&key, e, "statements");
+    for (int64_t i = 0; i < j->n && s == NOEMA_OK; i++) {
+        const statement *x = &j->s[i];
         if (!x->sentence || !x->image[0] || !x->image[1])
-            return nm_fail(e->err, NOEMA_E_FORMAT, "%s: statement %s has no \"sentence\"", e->o.annotations, x->id);
-        if (!nm_blip_text(&clean, x->sentence, false, 40))
-            return nm_fail(e->err, NOEMA_E_MEMORY, "out of memory: sentence");
-        const char *text = clean.data;
-        noema_status s = noema_match_pictures(e->session, 2, p, 1, &text, NULL, NULL, &score, &prob, errors, e->err);
-        nm_buf_free(&clean);
-        if (s != NOEMA_OK)
-            return s;
-        for (int k = 0; k < 2; k++)
-            if (errors[k].code != NOEMA_OK)
-                nm_eval_failed(e, x->image[k], &errors[k]);
-        x->known = errors[0].code == NOEMA_OK && errors[1].code == NOEMA_OK;
-        x->predicted = prob > 0.5f;
-        nm_eval_progress(e, "statements", i + 1, j->n);
+            s = nm_fail(e->err, NOEMA_E_FORMAT, "%s: statement %s has no \"sentence\"", e->o.annotations, x->id);
+        nm_rows_key_text(&key, x->image[0]);
+        nm_rows_key_text(&key, x->image[1]);
+        nm_rows_key_text(&key, x->sentence);
     }
-    return NOEMA_OK;
+    if (s == NOEMA_OK)
+        s = nm_eval_say(e, &key, "statements", j->n, judge_some, j, text);
+    for (int64_t i = 0; i < j->n && s == NOEMA_OK; i++) {
+        j->s[i].known = text[i] != NULL;
+        j->s[i].predicted = text[i] && text[i][0] == 'T';
+    }
+    if (text)
+        nm_strings_free(text, j->n);
+    return s;
+}
+
+/* {"identifier": true, ...}: what --results reads. */
+static noema_status write_predictions(const nlvr_job *j, const char *path)
+{
+    nm_buf b = { 0 };
+    bool any = false;
+    for (int64_t i = 0; i < j->n; i++) {
+        if (!j->s[i].known)
+            continue;
+        nm_buf_puts(&b, any ? ",\n" : "{");
+        nm_json_put_str(&b, j->s[i].id, strlen(j->s[i].id));
+        nm_buf_puts(&b, j->s[i].predicted ? ":true" : ":false");
+        any = true;
+    }
+    nm_buf_puts(&b, any ? "}\n" : "{}\n");
+    noema_status s = b.failed ? nm_fail(j->e->err, NOEMA_E_MEMORY, "%s: out of memory", path) : nm_write_file_atomic(path, b.data, b.len, j->e->err);
+    nm_buf_free(&b);
+    return s;
 }
 
 /* Consistency: sentences that are judged rightly for all their pairs of pictures. */
@@ -551,6 +632,10 @@ noema_status nm_eval_nlvr(nm_eval *e)
         s = nm_fail(e->err, NOEMA_E_ARGUMENT, "expected predictions (--results) or a model (-m)");
     if (s == NOEMA_OK)
         s = e->o.results ? read_predictions(&j) : predict(&j);
+    if (s == NOEMA_OK && !e->o.results && e->o.predictions)
+        s = write_predictions(&j, e->o.predictions);
+    if (s == NOEMA_OK && !e->o.results)
+        nm_eval_said(e);
     if (s == NOEMA_OK)
         s = nlvr_score(&j);
     nlvr_free(&j);

@@ -8,6 +8,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "eval/results.h"
+#include "eval/rows.h"
+#include "eval/said.h"
 #include "noema/generate.h"
 
 typedef struct caption_job {
@@ -346,33 +348,59 @@ static noema_status clipscore(caption_job *j)
 
 /* ---- captions that the model writes ---- */
 
+typedef struct writing { caption_job *j; noema_generate_options o; } writing;
+
+static char *ref_path(caption_job *j, int64_t i)
+{
+    return nm_eval_image_path(j->e, j->e->o.references[0], j->refs.file[i] ? j->refs.file[i] : j->refs.id[i]);
+}
+
+static noema_status write_some(void *arg, int64_t first, int64_t n, nm_said *out)
+{
+    writing *w = arg;
+    noema_picture p[NM_SAID_MOST] = { { 0 } };
+    noema_generated g[NM_SAID_MOST] = { { 0 } };
+    noema_error why[NM_SAID_MOST] = { NOEMA_ERROR_INIT };
+    noema_status s = NOEMA_OK;
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++)
+        if (!(p[i].path = out[i].input = ref_path(w->j, first + i)))
+            s = no_memory(w->j);
+    if (s == NOEMA_OK)
+        s = noema_caption(w->j->e->session, (size_t)n, p, &w->o, g, why, w->j->e->err);
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++) {
+        out[i].text = g[i].text;
+        out[i].why = why[i];
+        g[i].text = NULL;
+    }
+    noema_generated_free(g, (size_t)n);
+    return s;
+}
+
 static noema_status generate(caption_job *j)
 {
     nm_eval *e = j->e;
-    noema_generate_options o;
+    writing w = { .j = j };
+    nm_sha256 key;
     int64_t n = e->o.limit && e->o.limit < j->refs.n ? e->o.limit : j->refs.n;
-    noema_status s = NOEMA_OK;
-    noema_generate_options_default(&o);
-    o.prompt = e->o.prompt;
-    o.beams = e->o.beams;
-    o.max_new = e->o.max_new;
+    char **text = calloc((size_t)n + 1, sizeof *text);
+    noema_status s = text ? NOEMA_OK : no_memory(j);
+    noema_generate_options_default(&w.o);
+    w.o.prompt = e->o.prompt;
+    w.o.beams = e->o.beams;
+    w.o.max_new = e->o.max_new;
+    nm_say_key(&key, e, "captions");
     for (int64_t i = 0; i < n && s == NOEMA_OK; i++) {
-        noema_error why = NOEMA_ERROR_INIT;
-        noema_generated g = { 0 };
-        char *path = nm_eval_image_path(e, e->o.references[0], j->refs.file[i] ? j->refs.file[i] : j->refs.id[i]);
-        noema_picture p = { .path = path };
-        if (nm_eval_stopped(e))
-            s = nm_fail(e->err, NOEMA_E_CANCELLED, "interrupted after %lld of %lld pictures", (long long)i, (long long)n);
-        else if (!path)
-            s = no_memory(j);
-        else if ((s = noema_caption(e->session, 1, &p, &o, &g, &why, e->err)) == NOEMA_OK && g.text) {
-            s = nm_id_texts_add(&j->results, j->refs.id[i], g.text, e->err);
-            noema_generated_free(&g, 1);
-        } else if (s == NOEMA_OK)
-            nm_eval_failed(e, path, &why);
+        char *path = ref_path(j, i);
+        nm_rows_key_text(&key, path);
         free(path);
-        nm_eval_progress(e, "captions", i + 1, n);
     }
+    if (s == NOEMA_OK)
+        s = nm_eval_say(e, &key, "captions", n, write_some, &w, text);
+    for (int64_t i = 0; i < n && s == NOEMA_OK; i++)
+        if (text[i])
+            s = nm_id_texts_add(&j->results, j->refs.id[i], text[i], e->err);
+    if (text)
+        nm_strings_free(text, n);
     return s;
 }
 
@@ -446,6 +474,8 @@ noema_status nm_eval_captions(nm_eval *e, bool write)
         s = generate(&j);
     if (s == NOEMA_OK && write && e->o.predictions)
         s = write_results(&j, e->o.predictions);
+    if (s == NOEMA_OK && write)
+        nm_eval_said(e);
     if (s == NOEMA_OK)
         s = match(&j);
     if (s == NOEMA_OK)

@@ -155,7 +155,7 @@ static noema_status read_set(set *q, const char *path)
     if (nm_has_suffix(path, ".jsonl")) {
         char **line;
         int64_t n;
-        s = nm_eval_lines(&line, &n, path, q->e->err);
+        s = nm_read_lines(&line, &n, path, NM_LINES_LIMIT, q->e->err);
         for (int64_t k = 0; s == NOEMA_OK && k < n; k++) {
             snprintf(where, sizeof where, "line %lld", (long long)k + 1);
             json_t *row = nm_json_parse(line[k], strlen(line[k]), where, q->e->err);

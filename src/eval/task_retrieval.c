@@ -152,7 +152,7 @@ static noema_status direction(nm_eval *e, const nm_retrieval *t, const int64_t *
     int n_k = e->o.n_k ? (int)e->o.n_k : 3;
     const char *kind = by_text ? "image_retrieval_" : "text_retrieval_";
     char prefix[64];
-    nm_ranks r;
+    nm_rank_figures r;
     noema_status s = nm_rank_summary(&r, by_text ? t->n_texts : t->n_images, by_text ? t->text_rank : t->image_rank, n_k, k, e->err);
     for (int i = 0; i < n_k && s == NOEMA_OK; i++) {
         nm_interval ci = nm_share_interval(r.recall[i], r.queries);
@@ -240,15 +240,10 @@ static noema_status retrieve(nm_eval *e, pairs *a)
 static noema_status from_scores(nm_eval *e, pairs *a)
 {
     double *x;
-    int ndim = 0;
     int64_t shape[3];
-    noema_status s = nm_eval_array(e, e->o.scores, &x, &ndim, shape);
+    noema_status s = nm_eval_scores(e, "[images, texts]", &x, shape);
     if (s != NOEMA_OK)
         return s;
-    if (ndim != 2) {
-        free(x);
-        return nm_fail(e->err, NOEMA_E_FORMAT, "%s: expected scores [images, texts], got %d dimensions", e->o.scores, ndim);
-    }
     if (shape[1] > 8192) {
         free(x);
         return nm_fail(e->err, NOEMA_E_LIMIT, "%s: scores of %lld texts; at most 8192 are taken (give vectors instead)", e->o.scores, (long long)shape[1]);

@@ -203,27 +203,31 @@ static bool is_number(const char *s)
 static int64_t find(char *const *names, int64_t n, const char *name)
 {
     for (int64_t i = 0; i < n; i++)
-        if (strcmp(names[i], name) == 0)
+        if (names[i] && strcmp(names[i], name) == 0)
             return i;
     return -1;
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(**(char *const *const *)a, **(char *const *const *)b); }
 
-/* Which name each of the data's classes has: the same word; a folder's number; else the order of the folders. */
+/* Which name each of the data's classes has: that of its WordNet number; the same word; a number that is its name; else the data's own numbers,
+ * or, where it has none, the order of its names (of folders). */
 static noema_status match_names(nm_eval *e, const nm_pictures *p, const nm_prompts *names, int64_t *number)
 {
-    bool same = true, numbers = true;
+    bool wnids = names->wnid != NULL, same = true, numbers = true, ordered = !p->numbered;
     for (int64_t k = 0; k < p->classes; k++) {
+        wnids = wnids && find(names->wnid, names->n_names, p->label_name[k]) >= 0;
         same = same && find(names->name, names->n_names, p->label_name[k]) >= 0;
         numbers = numbers && is_number(p->label_name[k]) && atoll(p->label_name[k]) < names->n_names;
     }
-    if (!same && !numbers && p->classes != names->n_names)
+    if (!wnids && !same && !numbers && p->classes != names->n_names)
         return nm_fail(e->err, NOEMA_E_MISMATCH, "%lld class names for %lld classes; '%s' is none of the names", (long long)names->n_names, (long long)p->classes,
                        p->label_name[0]);
     for (int64_t k = 0; k < p->classes; k++)
-        number[k] = same ? find(names->name, names->n_names, p->label_name[k]) : atoll(p->label_name[k]);
-    if (same || numbers)
+        number[k] = wnids ? find(names->wnid, names->n_names, p->label_name[k]) : same ? find(names->name, names->n_names, p->label_name[k])
+                  : numbers ? atoll(p->label_name[k]) : k;
+    nm_eval_report_set(e->r, "class_order", json_string(wnids ? "wnids" : same ? "names" : numbers || !ordered ? "numbers" : "sorted names"));
+    if (wnids || same || numbers || !ordered)
         return NOEMA_OK;
     char ***order = nm_malloc_array((size_t)p->classes, sizeof *order);
     if (!order)
@@ -334,15 +338,12 @@ static noema_status from_files(nm_eval *e)
 {
     nm_vectors images = { 0 }, classes = { 0 };
     nm_prompts names = { 0 };
-    int64_t *label = NULL, shape[3];
+    int64_t *label = NULL, shape[3] = { 0 };
     double *many = NULL, *given = NULL;
-    int ndim = 0;
     zeroshot z = { .e = e, .scale = e->o.logit_scale > 0 ? e->o.logit_scale : e->o.scores ? 1 : 100 };
     noema_status s = e->o.labels ? NOEMA_OK : nm_fail(e->err, NOEMA_E_ARGUMENT, "expected the labels of the vectors or scores (--labels)");
     if (s == NOEMA_OK && e->o.scores) {
-        s = nm_eval_array(e, e->o.scores, &given, &ndim, shape);
-        if (s == NOEMA_OK && ndim != 2)
-            s = nm_fail(e->err, NOEMA_E_FORMAT, "%s: expected scores [n, classes], got %d dimensions", e->o.scores, ndim);
+        s = nm_eval_scores(e, "[n, classes]", &given, shape);
         z.n = shape[0];
         z.classes = shape[1];
     } else if (s == NOEMA_OK) {

@@ -1,4 +1,4 @@
-/* blip2_tasks.c - matching, captions and answers of BLIP-2. Sources: salesforce/LAVIS blip2_models/{blip2_qformer,blip2_image_text_matching,
+/* blip2_tasks.c - matching, captions and answers of BLIP-2; answers of a list: blip2_rank.c. Sources: salesforce/LAVIS blip2_models/{blip2_qformer,blip2_image_text_matching,
  * blip2_opt,blip2_t5}.py; transformers modeling_blip_2.py, processing_blip_2.py.
  *
  * Easy to get wrong: the authors' OPT ends at a line feed; their row begins with one id that counts in lengths and scores, transformers' 5
@@ -33,31 +33,33 @@ static int64_t blip2_text_limit(const nm_model *base) { return ((const nm_blip2 
 
 /* ---- ITM ---- */
 
-/* Texts [from, *to) whose rows and queries stay below the limit; at least one. */
-static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t *to, int64_t queries)
+/* Texts [from, *to) before `end` whose rows and queries stay below the limit; at least one. */
+static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t end, int64_t *to, int64_t queries)
 {
     *to = from + 1;
-    while (*to < t->n && t->offsets[*to + 1] - t->offsets[from] + (*to + 1 - from) * queries <= ROWS_PER_FORWARD)
+    while (*to < end && t->offsets[*to + 1] - t->offsets[from] + (*to + 1 - from) * queries <= ROWS_PER_FORWARD)
         ++*to;
     return (nm_texts){ .n = *to - from, .offsets = t->offsets + from, .ids = t->ids, .pad_id = t->pad_id };
 }
 
-static noema_status blip2_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const noema_match_options *o, float *scores, float *probs,
-                              noema_error *err)
+static noema_status blip2_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const size_t *own, const noema_match_options *o, float *scores,
+                              float *probs, noema_error *err)
 {
     const nm_blip2 *m = model_of(s);
     if (o->first_token == 1)
         return nm_fail(err, NOEMA_E_ARGUMENT, "%s: BLIP-2 has no [ENC]: its texts begin with [CLS]", s->model->name);
     nm_run *r = nm_session_run(s);
     nm_tensor states = nm_blip2_image_states(r, m, pixels);
-    for (int64_t i = 0; nm_run_ok(r) && i < pixels.shape[0]; i++)
-        for (int64_t from = 0, to; nm_run_ok(r) && from < texts->n; from = to) {
+    for (int64_t i = 0; nm_run_ok(r) && i < pixels.shape[0]; i++) {
+        nm_text_span span = nm_texts_of(texts, own, i);
+        for (int64_t from = span.first, to; nm_run_ok(r) && from < span.end; from = to) {
             nm_arena_mark mark = nm_mark(r);
-            nm_texts part = some_texts(texts, from, &to, m->cfg.qformer.queries);
+            nm_texts part = some_texts(texts, from, span.end, &to, m->cfg.qformer.queries);
             nm_tensor logits = nm_blip2_itm(r, m, nm_rows(states, i, i + 1), &part, m->cfg.text_limit);
-            nm_second_logits(logits, scores + i * texts->n + from, probs + i * texts->n + from);
+            nm_second_logits(logits, scores + span.at + from, probs + span.at + from);
             nm_reset(r, mark);
         }
+    }
     return nm_session_error(s, err);
 }
 
@@ -213,7 +215,9 @@ static noema_status lm_generate(noema_session *s, nm_tensor pixels, const nm_tex
     for (int64_t from = 0, to; st == NOEMA_OK && from < n; from = to) {
         to = from + size < n ? from + size : n;
         nm_texts part = { .n = to - from, .offsets = prompts->offsets + from, .ids = prompts->ids, .pad_id = prompts->pad_id };
-        st = nm_blip2_lm_generate(s, nm_rows(pixels, from, to), &part, rules, g + from, err);
+        nm_rules own = *rules;
+        own.seeds = rules->seeds ? rules->seeds + from : NULL;
+        st = nm_blip2_lm_generate(s, nm_rows(pixels, from, to), &part, &own, g + from, err);
     }
     for (int64_t i = 0; st == NOEMA_OK && i < n; i++)
         st = nm_generated_take(s, &g[i], 0, &out[i], err);
@@ -223,8 +227,7 @@ static noema_status lm_generate(noema_session *s, nm_tensor pixels, const nm_tex
 
 /* ---- prompts ---- */
 
-/* Ids of n prompts, each cut to its first `limit`. */
-static noema_status prompt_ids(noema_session *s, int64_t n, const char *const *texts, nm_texts *out, noema_error *err)
+noema_status nm_blip2_prompt_ids(noema_session *s, int64_t n, const char *const *texts, nm_texts *out, noema_error *err)
 {
     const nm_blip2_cfg *c = &model_of(s)->cfg;
     noema_status st = nm_session_tokenize(s, (size_t)n, texts, NULL, out, err);
@@ -255,7 +258,7 @@ static noema_status lm_caption(noema_session *s, nm_tensor pixels, const noema_g
     for (int64_t i = 0; i < pixels.shape[0]; i++)
         text[i] = o->prompt ? o->prompt : "";
     if (st == NOEMA_OK)
-        st = prompt_ids(s, pixels.shape[0], text, &prompts, err);
+        st = nm_blip2_prompt_ids(s, pixels.shape[0], text, &prompts, err);
     return st == NOEMA_OK ? lm_generate(s, pixels, &prompts, &rules, out, err) : st;
 }
 
@@ -277,16 +280,16 @@ static noema_status blip2_ask(noema_session *s, nm_tensor pixels, const char *co
     char *text[MOST_PICTURES] = { NULL };
     nm_texts prompts;
     int64_t n = pixels.shape[0];
-    if (o->n_answers)
-        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: BLIP-2 writes its answers; it does not rank a list", s->model->name);
     noema_status st = end_id(s, &rules, err);
     nm_rules_apply(&rules, o);
     for (int64_t i = 0; i < n && st == NOEMA_OK; i++)
         if (!(text[i] = nm_fill_template(o->prompt ? o->prompt : "Question: {} Short answer:", questions[i])))
             st = nm_fail(err, NOEMA_E_MEMORY, "out of memory: questions");
-    if (st == NOEMA_OK)
-        st = prompt_ids(s, n, (const char *const *)text, &prompts, err);
-    if (st == NOEMA_OK)
+    if (st == NOEMA_OK && o->n_answers)
+        st = nm_blip2_rank(s, pixels, (const char *const *)text, rules.eos, o, out, err);
+    if (st == NOEMA_OK && !o->n_answers)
+        st = nm_blip2_prompt_ids(s, n, (const char *const *)text, &prompts, err);
+    if (st == NOEMA_OK && !o->n_answers)
         st = lm_generate(s, pixels, &prompts, &rules, out, err);
     for (int64_t i = 0; i < n; i++)
         free(text[i]);
@@ -309,25 +312,6 @@ static float *qformer_step(void *user, int64_t n, const int64_t *parent, const i
         last[i] = offsets[i + 1] - 1;
     nm_tensor logits = nm_qformer_logits(r, &m->qformer, &m->cfg.qformer, nm_gather_rows(r, x, last, n));
     return nm_session_error(d->s, err) == NOEMA_OK ? logits.data : NULL;
-}
-
-/* [DEC] and the prompt's ids without the end; malloc'd. */
-static noema_status first_ids(noema_session *s, const char *prompt, int32_t **ids, int64_t *n, noema_error *err)
-{
-    const nm_tokenizer *t = nm_model_tokenizer(s->model, err);
-    nm_texts text = { 0 };
-    if (!t)
-        return err ? err->code : NOEMA_E_MISSING;
-    noema_status st = prompt ? nm_session_tokenize(s, 1, &prompt, NULL, &text, err) : NOEMA_OK;
-    if (st != NOEMA_OK)
-        return st;
-    *n = prompt && text.offsets[1] > 1 ? text.offsets[1] - 1 : 1;
-    if (!(*ids = nm_malloc_array((size_t)*n, sizeof **ids)))
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: prompt");
-    if (prompt)
-        memcpy(*ids, text.ids, (size_t)*n * sizeof **ids);
-    (*ids)[0] = nm_blip2_dec_id(t);
-    return NOEMA_OK;
 }
 
 noema_status nm_blip2_qformer_generate(noema_session *s, nm_tensor pixels, const int32_t *prompt, int64_t length, const nm_rules *rules,
@@ -363,7 +347,7 @@ static noema_status qformer_caption(noema_session *s, nm_tensor pixels, const no
     noema_status st = end_id(s, &rules, err);
     nm_rules_apply(&rules, o);
     if (st == NOEMA_OK)
-        st = first_ids(s, o->prompt, &prompt, &length, err);
+        st = nm_first_ids(s, o->prompt, nm_blip2_dec_id(s->model->tokenizer), &prompt, &length, err);
     if (st == NOEMA_OK)
         st = nm_session_decode(s, prompt, length, &decoded, err);
     if (st == NOEMA_OK)

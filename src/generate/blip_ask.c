@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "generate/blip_tasks.h"
+#include "generate/rank.h"
 #include "models/blip.h"
 
 #define LABEL_SMOOTHING 0.1
@@ -59,14 +60,6 @@ typedef struct ranking {
     int64_t candidates;
 } ranking;
 
-typedef struct ranked { double score; int64_t answer; } ranked;
-
-static int best_first(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    return x->score != y->score ? (x->score < y->score ? 1 : -1) : (x->answer > y->answer) - (x->answer < y->answer);
-}
-
 /* Log-probabilities f32 [n, vocab] of what follows [DEC], for every question. */
 static nm_tensor first_words(const ranking *k)
 {
@@ -88,17 +81,6 @@ static nm_tensor first_words(const ranking *k)
     return x;
 }
 
-/* The answers whose first id is likeliest after the question; among equals the order of the list. */
-static ranked *pick(const ranking *k, const float *first)
-{
-    ranked *list = malloc((size_t)k->answers.n * sizeof *list);
-    for (int64_t a = 0; list && a < k->answers.n; a++)
-        list[a] = (ranked){ (double)first[k->answers.ids[k->answers.offsets[a] + 1]], a };
-    if (list)
-        qsort(list, (size_t)k->answers.n, sizeof *list, best_first);
-    return list;
-}
-
 /* Minus the training loss of one position: (1 - e) log p(label) + e / vocab * sum of log p. */
 static double smoothed(const float *logits, int64_t vocab, int32_t label)
 {
@@ -114,7 +96,7 @@ static double smoothed(const float *logits, int64_t vocab, int32_t label)
 }
 
 /* Scores list[from, to) for question q: every answer read in one pass, its positions but the last judged. */
-static void score_some(const ranking *k, int64_t q, ranked *list, int64_t from, int64_t to)
+static void score_some(const ranking *k, int64_t q, nm_ranked *list, int64_t from, int64_t to)
 {
     nm_run *r = &k->s->run;
     const nm_med_cfg *c = &k->m->cfg.decoder;
@@ -147,25 +129,9 @@ static void score_some(const ranking *k, int64_t q, ranked *list, int64_t from, 
     nm_reset(r, mark);
 }
 
-static noema_status take_ranked(const ranking *k, const ranked *list, const char *const *answers, noema_generated *out, noema_error *err)
-{
-    noema_scored_text *best = calloc((size_t)k->candidates + 1, sizeof *best);
-    bool ok = best != NULL;
-    for (int64_t i = 0; ok && i < k->candidates; i++) {
-        best[i].score = (float)list[i].score;
-        ok = (best[i].text = nm_strdup(answers[list[i].answer])) != NULL;
-    }
-    if (ok)
-        return nm_generated_set(out, best, (size_t)k->candidates, err);
-    for (int64_t i = 0; best && i < k->candidates; i++)
-        free(best[i].text);
-    free(best);
-    return nm_fail(err, NOEMA_E_MEMORY, "out of memory: answers");
-}
-
 static noema_status rank_one(const ranking *k, int64_t q, const float *first, const char *const *answers, noema_generated *out, noema_error *err)
 {
-    ranked *list = pick(k, first);
+    nm_ranked *list = nm_rank_first(&k->answers, 1, first);
     if (!list)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: answers");
     const int64_t *at = k->answers.offsets;
@@ -176,9 +142,9 @@ static noema_status rank_one(const ranking *k, int64_t q, const float *first, co
         score_some(k, q, list, from, to);
     }
     noema_status st = nm_session_error(k->s, err);
-    qsort(list, (size_t)k->candidates, sizeof *list, best_first);
+    nm_rank_sort(list, k->candidates);
     if (st == NOEMA_OK)
-        st = take_ranked(k, list, answers, out, err);
+        st = nm_rank_take(list, k->candidates, answers, out, err);
     free(list);
     return st;
 }

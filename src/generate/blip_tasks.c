@@ -33,17 +33,17 @@ noema_status nm_blip_first_id(noema_session *s, int choice, int32_t *id, noema_e
     return NOEMA_OK;
 }
 
-/* Texts [from, *to) of a batch that stay below the row limit; at least one. */
-static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t *to)
+/* Texts [from, *to) before `end` that stay below the row limit; at least one. */
+static nm_texts some_texts(const nm_texts *t, int64_t from, int64_t end, int64_t *to)
 {
     *to = from + 1;
-    while (*to < t->n && t->offsets[*to + 1] - t->offsets[from] <= ROWS_PER_FORWARD)
+    while (*to < end && t->offsets[*to + 1] - t->offsets[from] <= ROWS_PER_FORWARD)
         ++*to;
     return (nm_texts){ .n = *to - from, .offsets = t->offsets + from, .ids = t->ids, .pad_id = t->pad_id };
 }
 
-static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const noema_match_options *o, float *scores, float *probs,
-                             noema_error *err)
+static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts *texts, const size_t *own, const noema_match_options *o, float *scores,
+                             float *probs, noema_error *err)
 {
     const nm_blip *m = (const nm_blip *)s->model->m;
     int32_t first = -1;
@@ -52,15 +52,17 @@ static noema_status blip_itm(noema_session *s, nm_tensor pixels, const nm_texts 
         return st;
     nm_run *r = nm_session_run(s);
     nm_tensor states = nm_blip_image_states(r, m, pixels);
-    int64_t pictures = m->cfg.nlvr ? 1 : pixels.shape[0];
-    for (int64_t i = 0; nm_run_ok(r) && i < pictures; i++)
-        for (int64_t from = 0, to; nm_run_ok(r) && from < texts->n; from = to) {
+    int64_t pictures = m->cfg.nlvr ? pixels.shape[0] / 2 : pixels.shape[0];
+    for (int64_t i = 0; nm_run_ok(r) && i < pictures; i++) {
+        nm_text_span span = nm_texts_of(texts, own, i);
+        for (int64_t from = span.first, to; nm_run_ok(r) && from < span.end; from = to) {
             nm_arena_mark mark = nm_mark(r);
-            nm_texts part = some_texts(texts, from, &to);
-            nm_tensor logits = m->cfg.nlvr ? nm_blip_nlvr(r, m, states, &part, first) : nm_blip_itm(r, m, nm_rows(states, i, i + 1), &part, first);
-            nm_second_logits(logits, scores + i * texts->n + from, probs + i * texts->n + from);
+            nm_texts part = some_texts(texts, from, span.end, &to);
+            nm_tensor logits = m->cfg.nlvr ? nm_blip_nlvr(r, m, nm_rows(states, 2 * i, 2 * i + 2), &part, first) : nm_blip_itm(r, m, nm_rows(states, i, i + 1), &part, first);
+            nm_second_logits(logits, scores + span.at + from, probs + span.at + from);
             nm_reset(r, mark);
         }
+    }
     return nm_session_error(s, err);
 }
 
@@ -130,21 +132,12 @@ static noema_status caption_prompt(noema_session *s, const char *prompt, int32_t
 {
     const nm_blip *m = (const nm_blip *)s->model->m;
     const nm_tokenizer *t = nm_model_tokenizer(s->model, err);
-    nm_texts text = { 0 };
     char *decoded = NULL;
     if (!t)
         return err ? err->code : NOEMA_E_MISSING;
-    noema_status st = prompt ? nm_session_tokenize(s, 1, &prompt, NULL, &text, err) : NOEMA_OK;
-    if (st != NOEMA_OK)
-        return st;
-    *n = prompt ? text.offsets[1] - 1 : 1;
-    *n = *n < 1 ? 1 : *n;
-    if (!(*ids = nm_malloc_array((size_t)*n, sizeof **ids)))
-        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: prompt");
-    if (prompt)
-        memcpy(*ids, text.ids, (size_t)*n * sizeof **ids);
-    (*ids)[0] = nm_blip_dec_id(m, t);
-    st = nm_session_decode(s, *ids, *n, &decoded, err);
+    noema_status st = nm_first_ids(s, prompt, nm_blip_dec_id(m, t), ids, n, err);
+    if (st == NOEMA_OK)
+        st = nm_session_decode(s, *ids, *n, &decoded, err);
     if (st != NOEMA_OK)
         return st;
     size_t same = strlen(decoded);

@@ -65,7 +65,7 @@ static bool search_init(nm_search *s, const nm_rules *r, int64_t item, const int
     for (int i = 0; ok && i < w; i++) {
         memcpy(nm_search_row(s, i), prompt, (size_t)n * sizeof *prompt);
         s->slot[i] = i;
-        nm_rng_init(&s->rng[i], r->seed, (uint64_t)i); /* the same for every item: a text does not depend on its neighbours */
+        nm_rng_init(&s->rng[i], r->seeds ? r->seeds[item] : r->seed, (uint64_t)i); /* nothing of the other items: a text does not depend on its neighbours */
     }
     return ok;
 }

@@ -45,6 +45,7 @@ typedef struct nm_rules {
     double temperature, top_p;
     int top_k;                    /* 0: all */
     uint64_t seed;
+    const uint64_t *seeds;        /* [items], or NULL: `seed` for all */
     int64_t max_length, min_length; /* of prompt and new ids together */
     int64_t max_new, min_new;       /* < 0: not given; else they win (max) or add to it (min) */
     double repetition_penalty, length_penalty;

@@ -42,6 +42,7 @@ typedef struct job {
     float *scores, *probs;
     double temp;                /* 0: none */
     size_t n_texts;
+    const size_t *own;          /* [pictures + 1] noema_match_own: each picture's texts; NULL: all */
     /* text */
     const noema_generate_options *generate;
     const char *const *questions;
@@ -69,13 +70,15 @@ static noema_status load(void *arg, size_t i, nm_preprocess_scratch *scratch, nm
         memcpy(out, p->tensor, 3 * (size_t)m->image_height * (size_t)m->image_width * sizeof *out);
         return NOEMA_OK;
     }
-    if (!p->path && !p->pixels)
-        return nm_fail(err, NOEMA_E_ARGUMENT, "picture %zu: expected a path, pixels or a tensor", i);
-    noema_status st = p->path ? nm_preprocess_load(&m->preprocess, scratch, p->path, NULL, &im, err) : copy_pixels(own, p->pixels, i, err);
+    if (!p->path && !p->pixels && !p->bytes)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "picture %zu: expected a path, pixels, bytes or a tensor", i);
+    noema_status st = p->path ? nm_preprocess_load(&m->preprocess, scratch, p->path, NULL, &im, err)
+                      : p->bytes ? nm_preprocess_load_bytes(&m->preprocess, scratch, p->bytes, p->n_bytes, p->name ? p->name : "picture", NULL, &im, err)
+                                 : copy_pixels(own, p->pixels, i, err);
     if (st == NOEMA_OK)
         st = nm_preprocess_size(&m->preprocess, im->width, im->height, &h, &w, err);
     if (st == NOEMA_OK && (h != m->image_height || w != m->image_width))
-        st = nm_fail(err, NOEMA_E_MISMATCH, "%s: preprocessing gives %dx%d, the model takes %dx%d", p->path ? p->path : "picture", h, w,
+        st = nm_fail(err, NOEMA_E_MISMATCH, "%s: preprocessing gives %dx%d, the model takes %dx%d", p->path ? p->path : p->name ? p->name : "picture", h, w,
                      m->image_height, m->image_width);
     return st == NOEMA_OK ? nm_preprocess_run(&m->preprocess, scratch, im, out, err) : st;
 }
@@ -105,19 +108,25 @@ static nm_tensor as_pixels(const job *j, size_t n, float *tensors)
 
 /* ---- matching ---- */
 
-/* Cosines of one picture, the best of its vectors [n, dim], with all texts, and their softmax over the texts, each divided by the
- * temperature. */
+/* The best product of a picture's vectors [n, dim] with text k. */
+static double itc_cosine(const job *j, const float *x, size_t n, size_t dim, size_t k)
+{
+    double best = -INFINITY;
+    for (size_t v = 0; v < n; v++) {
+        double dot = 0;
+        for (size_t d = 0; d < dim; d++)
+            dot += (double)x[v * dim + d] * (double)j->vectors[k * dim + d];
+        best = dot > best ? dot : best;
+    }
+    return best;
+}
+
+/* Cosines of one picture with all texts, and their softmax over the texts, each divided by the temperature. */
 static void itc_row(const job *j, const float *x, size_t n, size_t dim, float *score, float *prob)
 {
     double most = -INFINITY, sum = 0;
     for (size_t k = 0; k < j->n_texts; k++) {
-        double best = -INFINITY;
-        for (size_t v = 0; v < n; v++) {
-            double dot = 0;
-            for (size_t d = 0; d < dim; d++)
-                dot += (double)x[v * dim + d] * (double)j->vectors[k * dim + d];
-            best = dot > best ? dot : best;
-        }
+        double best = itc_cosine(j, x, n, dim, k);
         score[k] = (float)best;
         most = best > most ? best : most;
     }
@@ -127,13 +136,19 @@ static void itc_row(const job *j, const float *x, size_t n, size_t dim, float *s
         prob[k] = j->temp > 0 ? (float)(exp(((double)score[k] - most) / j->temp) / sum) : NAN;
 }
 
-static noema_status itc_batch(const job *j, nm_tensor pixels, float *scores, float *probs, noema_error *err)
+/* own: of the first picture of the batch; scores of the first text of the call. */
+static noema_status itc_batch(const job *j, nm_tensor pixels, const size_t *own, float *scores, float *probs, noema_error *err)
 {
     nm_run *r = nm_session_run(j->s);
     const nm_model *m = j->s->model->m;
     nm_tensor x = nm_normalize(r, m->family->encode_image(r, m, pixels), 1e-12f);
     size_t dim = (size_t)m->embed_dim, n = m->image_vectors > 1 ? (size_t)m->image_vectors : 1;
-    for (size_t i = 0; x.data && i < (size_t)x.shape[0]; i++)
+    for (size_t i = 0; own && x.data && i < (size_t)x.shape[0]; i++)
+        for (size_t k = own[i]; k < own[i + 1]; k++) {
+            scores[k] = (float)itc_cosine(j, (const float *)x.data + i * n * dim, n, dim, k);
+            probs[k] = NAN;
+        }
+    for (size_t i = 0; !own && x.data && i < (size_t)x.shape[0]; i++)
         itc_row(j, (const float *)x.data + i * n * dim, n, dim, scores + i * j->n_texts, probs + i * j->n_texts);
     return nm_session_error(j->s, err);
 }
@@ -141,25 +156,25 @@ static noema_status itc_batch(const job *j, nm_tensor pixels, float *scores, flo
 static noema_status match_batch(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
 {
     job *j = arg;
-    float *scores = j->scores + first * j->n_texts, *probs = j->probs + first * j->n_texts;
+    const size_t *own = j->own ? j->own + first : NULL;
+    float *scores = j->scores + (own ? 0 : first * j->n_texts), *probs = j->probs + (own ? 0 : first * j->n_texts);
     nm_tensor pixels = as_pixels(j, n, tensors);
-    noema_status st = j->vectors ? itc_batch(j, pixels, scores, probs, err) : j->t->itm(j->s, pixels, j->texts, j->match, scores, probs, err);
+    noema_status st = j->vectors ? itc_batch(j, pixels, own, scores, probs, err) : j->t->itm(j->s, pixels, j->texts, own, j->match, scores, probs, err);
     for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; !ok[i] && k < j->n_texts; k++)
-            scores[i * j->n_texts + k] = probs[i * j->n_texts + k] = NAN;
+        for (size_t k = own ? own[i] : i * j->n_texts; !ok[i] && k < (own ? own[i + 1] : (i + 1) * j->n_texts); k++)
+            scores[k] = probs[k] = NAN;
     return st;
 }
 
-/* Both pictures of a pair are in the one batch; without one of them there is no result. */
+/* Both pictures of a pair are in one batch; without one of them there is no result. */
 static noema_status pair_batch(void *arg, size_t first, size_t n, float *tensors, const bool *ok, noema_error *err)
 {
     job *j = arg;
-    noema_status st = NOEMA_OK;
-    (void)first;
-    if (n == 2 && ok[0] && ok[1])
-        return j->t->itm(j->s, as_pixels(j, n, tensors), j->texts, j->match, j->scores, j->probs, err);
-    for (size_t k = 0; k < j->n_texts; k++)
-        j->scores[k] = j->probs[k] = NAN;
+    const size_t *own = j->own + first / 2;
+    noema_status st = j->t->itm(j->s, as_pixels(j, n, tensors), j->texts, own, j->match, j->scores, j->probs, err);
+    for (size_t i = 0; i + 1 < n; i += 2)
+        for (size_t k = own[i / 2]; !(ok[i] && ok[i + 1]) && k < own[i / 2 + 1]; k++)
+            j->scores[k] = j->probs[k] = NAN;
     return st;
 }
 
@@ -182,7 +197,7 @@ static noema_status text_vectors(const job *j, const char *const *texts, const s
 {
     noema_session *s = j->s;
     const nm_model *m = s->model->m;
-    int64_t limit = j->t->text_limit ? j->t->text_limit(m) : 0;
+    int64_t limit = j->t && j->t->text_limit ? j->t->text_limit(m) : 0;
     if (!limit)
         return noema_embed_texts(s, j->n_texts, texts, lengths, NOEMA_NORMALIZE, out, err);
     noema_status st = NOEMA_OK;
@@ -213,6 +228,15 @@ static noema_status match_itc(job *j, size_t n, const char *const *texts, const 
     return st;
 }
 
+static noema_status take_match_options(noema_match_options *own, const noema_match_options *o, noema_error *err)
+{
+    if (o && (o->struct_size < offsetof(noema_match_options, reserved) || o->head < 0 || o->head > 2 || o->first_token < 0 || o->first_token > 2))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_options: head %d, first_token %d", o->head, o->first_token);
+    if (o)
+        *own = *o;
+    return NOEMA_OK;
+}
+
 noema_status noema_match_pictures(noema_session *s, size_t n, const noema_picture *pictures, size_t n_texts, const char *const *texts, const size_t *lengths,
                          const noema_match_options *o, float *scores, float *probs, noema_error *errors, noema_error *err)
 {
@@ -222,10 +246,8 @@ noema_status noema_match_pictures(noema_session *s, size_t n, const noema_pictur
         err = &local;
     if (!s || !pictures || !texts || !scores || !probs || n == 0 || n_texts == 0)
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_pictures: a session, pictures, texts and room for the results are needed");
-    if (o && (o->struct_size < offsetof(noema_match_options, reserved) || o->head < 0 || o->head > 2 || o->first_token < 0 || o->first_token > 2))
-        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_options: head %d, first_token %d", o->head, o->first_token);
-    if (o)
-        own = *o;
+    if (take_match_options(&own, o, err) != NOEMA_OK)
+        return err->code;
     const nm_tasks *t = tasks_of(s->model);
     unsigned can = noema_model_tasks(s->model);
     if (!t || !(can & NOEMA_TASK_MATCH))
@@ -241,11 +263,63 @@ noema_status noema_match_pictures(noema_session *s, size_t n, const noema_pictur
     if (!(can & (NOEMA_TASK_PAIR | NOEMA_TASK_ITM)))
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no ITM head", s->model->name);
     nm_texts ids;
+    const size_t pair[2] = { 0, n_texts };
     noema_status st = nm_session_tokenize(s, n_texts, texts, lengths, &ids, err);
     j.texts = &ids;
+    j.own = can & NOEMA_TASK_PAIR ? pair : NULL;
     if (st == NOEMA_OK)
         st = can & NOEMA_TASK_PAIR ? each_batch(&j, 2, 2, pair_batch, errors, err)
                                    : each_batch(&j, n, batch_size(s->model->m), match_batch, errors, err);
+    return st;
+}
+
+static noema_status match_own(job *j, size_t n, const char *const *texts, noema_error *errors, noema_error *err)
+{
+    noema_session *s = j->s;
+    unsigned can = noema_model_tasks(s->model);
+    nm_texts ids;
+    if (!(can & NOEMA_TASK_PAIR) && j->match->head != 2) {
+        if (!s->model->m->has_image || !s->model->m->has_text)
+            return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no vectors of pictures and texts to compare", s->model->name);
+        return match_itc(j, n, texts, NULL, errors, err);
+    }
+    if (!(can & (NOEMA_TASK_PAIR | NOEMA_TASK_ITM)))
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s has no ITM head", s->model->name);
+    noema_status st = nm_session_tokenize(s, j->n_texts, texts, NULL, &ids, err);
+    size_t batch = batch_size(s->model->m);
+    j->texts = &ids;
+    if (st == NOEMA_OK)
+        st = can & NOEMA_TASK_PAIR ? each_batch(j, n, batch < 2 ? 2 : batch & ~(size_t)1, pair_batch, errors, err)
+                                   : each_batch(j, n, batch, match_batch, errors, err);
+    return st;
+}
+
+noema_status noema_match_own(noema_session *s, size_t n, const noema_picture *pictures, const size_t *first, const char *const *texts,
+                             const noema_match_options *o, float *scores, float *probs, noema_error *errors, noema_error *err)
+{
+    noema_error local = NOEMA_ERROR_INIT;
+    noema_match_options own = { .struct_size = sizeof own };
+    float *none = NULL;
+    if (!err)
+        err = &local;
+    if (!s || !n || !pictures || !first || first[0] || !texts || !scores)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_own: a session, pictures, texts and room for the results are needed");
+    bool pairs = noema_model_tasks(s->model) & NOEMA_TASK_PAIR;
+    size_t rows = pairs ? n / 2 : n;
+    if (pairs && n % 2)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "%s takes pairs of pictures, got %zu", s->model->name, n);
+    for (size_t i = 0; i < rows; i++)
+        if (first[i + 1] < first[i])
+            return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_own: picture %zu has the texts %zu to %zu", i, first[i], first[i + 1]);
+    if (!first[rows])
+        return nm_fail(err, NOEMA_E_ARGUMENT, "noema_match_own: no texts");
+    if (take_match_options(&own, o, err) != NOEMA_OK)
+        return err->code;
+    if (!probs && !(probs = none = nm_malloc_array(first[rows], sizeof *none)))
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: %zu texts", first[rows]);
+    job j = { .s = s, .pictures = pictures, .t = tasks_of(s->model), .match = &own, .scores = scores, .probs = probs, .n_texts = first[rows], .own = first };
+    noema_status st = match_own(&j, n, texts, errors, err);
+    free(none);
     return st;
 }
 
@@ -284,13 +358,18 @@ static noema_status text_batch(void *arg, size_t first, size_t n, float *tensors
     job *j = arg;
     size_t at[16], k = compact(j, n, tensors, ok, at);
     const char *questions[16];
+    uint64_t seeds[16];
+    noema_generate_options o = *j->generate;
     noema_generated out[16] = { { 0 } };
     if (k == 0)
         return NOEMA_OK;
+    for (size_t i = 0; o.seeds && i < k; i++)
+        seeds[i] = o.seeds[first + at[i]];
+    o.seeds = o.seeds ? seeds : NULL;
     for (size_t i = 0; j->questions && i < k; i++)
         questions[i] = j->questions[first + at[i]];
     nm_tensor pixels = as_pixels(j, k, tensors);
-    noema_status st = j->questions ? j->t->ask(j->s, pixels, questions, j->generate, out, err) : j->t->caption(j->s, pixels, j->generate, out, err);
+    noema_status st = j->questions ? j->t->ask(j->s, pixels, questions, &o, out, err) : j->t->caption(j->s, pixels, &o, out, err);
     for (size_t i = 0; st == NOEMA_OK && i < k; i++)
         j->out[first + at[i]] = out[i];
     if (st != NOEMA_OK)

@@ -33,6 +33,7 @@ void nm_rules_apply(nm_rules *r, const noema_generate_options *o)
     r->top_k = o->top_k > 0 ? o->top_k : 50;
     r->top_p = o->top_p > 0 ? o->top_p : 0.9;
     r->seed = o->seed;
+    r->seeds = o->seeds;
     if (o->max_length >= 0)
         r->max_length = o->max_length;
     if (o->min_length >= 0)
@@ -49,6 +50,21 @@ void nm_rules_apply(nm_rules *r, const noema_generate_options *o)
     r->n_best = o->n_best > 0 ? o->n_best : 1;
     if (o->beam_rule)
         r->release = o->beam_rule;
+}
+
+noema_status nm_first_ids(noema_session *s, const char *prompt, int32_t first, int32_t **ids, int64_t *n, noema_error *err)
+{
+    nm_texts text = { 0 };
+    noema_status st = prompt ? nm_session_tokenize(s, 1, &prompt, NULL, &text, err) : NOEMA_OK;
+    if (st != NOEMA_OK)
+        return st;
+    *n = prompt && text.offsets[1] > 1 ? text.offsets[1] - 1 : 1;
+    if (!(*ids = nm_malloc_array((size_t)*n, sizeof **ids)))
+        return nm_fail(err, NOEMA_E_MEMORY, "out of memory: prompt");
+    if (prompt)
+        memcpy(*ids, text.ids, (size_t)*n * sizeof **ids);
+    (*ids)[0] = first;
+    return NOEMA_OK;
 }
 
 noema_status nm_session_decode(noema_session *s, const int32_t *ids, int64_t n, char **text, noema_error *err)

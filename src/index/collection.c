@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <dirent.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,17 +94,19 @@ noema_status nm_store_row(noema_collection *c, sqlite3_stmt *st, nm_item *item, 
 /* Space, model, dim, dtype and uid; all absent while nothing was ever added. */
 static noema_status load_meta(noema_collection *c, noema_error *err)
 {
-    static const char *const key[5] = { "space", "model", "dim", "dtype", "uid" };
-    char *v[5] = { 0 };
+    static const char *const key[6] = { "space", "model", "dim", "dtype", "uid", "vectors" };
+    char *v[6] = { 0 };
     noema_status s = NOEMA_OK;
-    for (int i = 0; i < 5 && s == NOEMA_OK; i++)
+    for (int i = 0; i < 6 && s == NOEMA_OK; i++)
         s = nm_catalog_get(&c->cat, key[i], &v[i], err);
     if (s == NOEMA_OK && v[0]) {
         char *end = NULL;
-        long dim = v[2] ? strtol(v[2], &end, 10) : 0;
+        long dim = v[2] ? strtol(v[2], &end, 10) : 0, vectors = v[5] ? strtol(v[5], NULL, 10) : 1;
         if (!v[1] || !v[3] || !v[4] || *end || dim < 1 || dim > NM_SEG_MAX_DIM || (strcmp(v[3], "f32") != 0 && strcmp(v[3], "f16") != 0))
             s = nm_fail(err, NOEMA_E_FORMAT, "%s: expected model, dim, dtype and uid beside the space, got dim %s, dtype %s", c->cat.path,
                         v[2] ? v[2] : "none", v[3] ? v[3] : "none");
+        else if (vectors < 1 || vectors > NM_STORE_MAX_VECTORS || dim % vectors)
+            s = nm_fail(err, NOEMA_E_FORMAT, "%s: expected 1 to %d vectors an item that divide dim %ld, got %s", c->cat.path, NM_STORE_MAX_VECTORS, dim, v[5]);
         else if (c->dim && (c->dim != dim || strcmp(c->space, v[0]) != 0))
             s = nm_fail(err, NOEMA_E_MISMATCH, "%s: the collection was replaced by another one while it was open", c->path);
         else {
@@ -113,11 +116,12 @@ static noema_status load_meta(noema_collection *c, noema_error *err)
             c->model = v[1];
             v[0] = v[1] = NULL;
             c->dim = (int)dim;
+            c->vectors = (int)vectors;
             c->dtype = strcmp(v[3], "f16") == 0 ? NM_F16 : NM_F32;
             c->uid = strtoull(v[4], NULL, 16);
         }
     }
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 6; i++)
         free(v[i]);
     return s;
 }
@@ -409,13 +413,58 @@ void noema_collection_free(noema_collection *c)
     free(c);
 }
 
+void nm_store_rows(const noema_collection *c, size_t n, float *v, bool text)
+{
+    size_t parts = (size_t)c->vectors, dim = (size_t)c->dim, each = dim / parts;
+    float scale = (float)(1 / sqrt((double)parts));
+    if (parts == 1)
+        return;
+    for (size_t i = 0; i < n * (text ? each : dim); i++)
+        v[i] *= scale;
+    for (size_t i = n; text && i-- > 0;) { /* from behind: texts grow in place */
+        memmove(v + i * dim, v + i * each, each * sizeof *v);
+        for (size_t k = 1; k < parts; k++)
+            memcpy(v + i * dim + k * each, v + i * dim, each * sizeof *v);
+    }
+}
+
+/* A query's row has room for the collection's dim; a model of another width must not write beyond it. */
+static noema_status same_width(noema_collection *c, const noema_session *s, noema_error *err)
+{
+    const noema_model_info *i = noema_model_get_info(s->model);
+    if (c->dim == i->embed_dim * i->image_vectors && c->vectors == i->image_vectors)
+        return NOEMA_OK;
+    return nm_fail(err, NOEMA_E_MISMATCH, "%s: its rows are %d vectors of %d elements; model %s has %d of %d", c->path, c->vectors,
+                   c->vectors ? c->dim / c->vectors : 0, i->name, i->image_vectors, i->embed_dim);
+}
+
+noema_status noema_collection_query_text(noema_collection *c, noema_session *s, const char *text, float *v, noema_error *err)
+{
+    noema_status st = same_width(c, s, err);
+    if (st == NOEMA_OK)
+        st = noema_embed_texts(s, 1, &text, NULL, NOEMA_NORMALIZE, v, err);
+    if (st == NOEMA_OK)
+        nm_store_rows(c, 1, v, true);
+    return st;
+}
+
+noema_status noema_collection_query_image(noema_collection *c, noema_session *s, const char *path, float *v, noema_error *err)
+{
+    noema_status st = same_width(c, s, err);
+    if (st == NOEMA_OK)
+        st = noema_embed_image_files(s, 1, &path, NOEMA_NORMALIZE | NOEMA_ALL_VECTORS, v, NULL, err);
+    if (st == NOEMA_OK)
+        nm_store_rows(c, 1, v, false);
+    return st;
+}
+
 const noema_collection_info *noema_collection_get_info(noema_collection *c)
 {
     nm_store_refresh(c, NULL);
     noema_collection_info *i = &c->info;
     *i = (noema_collection_info){ .struct_size = sizeof *i, .path = c->path, .space = c->space, .model = c->model,
                                   .dtype = nm_dtype_name(c->dtype), .dim = c->dim, .n_items = c->n_items, .n_segments = c->n_segments,
-                                  .notes = c->notes.data ? c->notes.data : "" };
+                                  .notes = c->notes.data ? c->notes.data : "", .vectors = c->dim ? c->vectors : 1 };
     struct stat st;
     for (int k = 0; k < c->n_segments; k++) {
         i->n_deleted += c->segments[k]->n_deleted;

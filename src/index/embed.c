@@ -245,7 +245,9 @@ static noema_status compute(void *arg, size_t first, size_t n, float *tensors, c
 {
     nm_index_job *j = arg;
     size_t dim = (size_t)j->c->dim;
-    noema_status s = noema_embed_tensors(j->s, n, tensors, NOEMA_NORMALIZE, j->vectors, err);
+    noema_status s = noema_embed_tensors(j->s, n, tensors, NOEMA_NORMALIZE | NOEMA_ALL_VECTORS, j->vectors, err);
+    if (s == NOEMA_OK)
+        nm_store_rows(j->c, n, j->vectors, false);
     for (size_t i = 0; i < n && s == NOEMA_OK; i++) {
         nm_file *f = j->todo[first + i];
         s = ok[i] ? put_file(j, f, j->vectors + i * dim) : nm_index_failed(j, f, &j->errors[first + i]);

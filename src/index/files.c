@@ -261,7 +261,7 @@ noema_status nm_index_use_model(noema_collection *c, noema_session *s, noema_err
 {
     const noema_model_info *i = noema_model_get_info(s->model);
     char *name = lasting_name(i->name);
-    noema_status r = name ? nm_store_space(c, i->space, name, i->embed_dim, err) : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", c->path);
+    noema_status r = name ? nm_store_space(c, i->space, name, i->embed_dim * i->image_vectors, i->image_vectors, err) : nm_fail(err, NOEMA_E_MEMORY, "%s: out of memory", c->path);
     free(name);
     return r;
 }

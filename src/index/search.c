@@ -125,6 +125,95 @@ static void merge(best *have, const nm_hit *more, int segment, int64_t k, best *
     memcpy(have, tmp, (size_t)k * sizeof *have);
 }
 
+/* ---- several vectors an item (BLIP-2) ---- */
+
+enum { BLOCK_ROWS = 32 };
+
+/* A query's vectors against those of each row. A picture and a text: the best cosine (a text's vectors are all the same one, so that
+ * one of the two means is of equal numbers). Two pictures: the mean over one's vectors of the best among the other's, the larger of both ways;
+ * 1 for the same picture. */
+typedef struct parts_job { const noema_collection *c; const nm_segment *g; const float *query; int64_t rows, n_query; const uint64_t *skip; float *score, *dots; } parts_job;
+
+static float parts_score(const parts_job *j, const float *dots, int64_t ld)
+{
+    int64_t n = j->c->vectors;
+    double by_query = 0, by_row = 0;
+    for (int64_t q = 0; q < j->n_query; q++) {
+        float best = dots[q * ld];
+        for (int64_t r = 1; r < n; r++)
+            best = dots[q * ld + r] > best ? dots[q * ld + r] : best;
+        by_query += (double)best / (double)j->n_query;
+    }
+    for (int64_t r = 0; r < n; r++) {
+        float best = dots[r];
+        for (int64_t q = 1; q < j->n_query; q++)
+            best = dots[q * ld + r] > best ? dots[q * ld + r] : best;
+        by_row += (double)best / (double)n;
+    }
+    return (float)((double)n * (by_query > by_row ? by_query : by_row)); /* both sides are scaled by 1 / sqrt(n) */
+}
+
+static void parts_block(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const parts_job *j = arg;
+    int64_t n = j->c->vectors, each = j->c->dim / n, ld = BLOCK_ROWS * n;
+    float *dots = j->dots + (size_t)worker * (size_t)(n * ld);
+    const unsigned char *rows = j->g->data + (size_t)begin * nm_segment_row_bytes(j->g);
+    nm_kernels_get()->scan.dots(j->n_query, j->query, (end - begin) * n, each, rows, j->c->dtype, each, NULL, dots, ld);
+    for (int64_t i = begin; i < end; i++)
+        j->score[i] = parts_score(j, dots + (i - begin) * n, ld);
+}
+
+/* The k best of score[rows], best first, equal ones by row; unused places have row -1. */
+static void parts_best(const parts_job *j, int64_t k, nm_hit *hits)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < j->rows; i++) {
+        if (nm_bit(j->skip, i) || (n == k && !(j->score[i] > hits[n - 1].score)))
+            continue;
+        int64_t at = n < k ? n++ : n - 1;
+        for (; at > 0 && hits[at - 1].score < j->score[i]; at--)
+            hits[at] = hits[at - 1];
+        hits[at] = (nm_hit){ j->score[i], i };
+    }
+    for (; n < k; n++)
+        hits[n] = (nm_hit){ 0, -1 };
+}
+
+static noema_status scan_parts(noema_collection *c, int64_t nq, const float *queries, int64_t k, const uint64_t *bits, best *found, noema_error *err)
+{
+    nm_pool *pool = nm_store_pool(c);
+    size_t n = (size_t)c->vectors, each = (size_t)c->dim / n, dots;
+    bool fits = nm_mul_size((size_t)nm_pool_size(pool) * BLOCK_ROWS, n * n, &dots);
+    parts_job j = { .c = c, .score = nm_malloc_array(NM_SEG_CAPACITY, sizeof *j.score), .dots = fits ? nm_malloc_array(dots, sizeof *j.dots) : NULL };
+    nm_hit *hits = nm_malloc_array((size_t)k, sizeof *hits);
+    best *tmp = nm_malloc_array((size_t)k, sizeof *tmp);
+    noema_status s = j.score && j.dots && hits && tmp ? NOEMA_OK : no_memory(c, err);
+    for (int64_t i = 0; i < nq * k && s == NOEMA_OK; i++)
+        found[i] = (best){ 0, -1, 0 };
+    for (int64_t q = 0; q < nq && s == NOEMA_OK; q++) {
+        j.query = queries + (size_t)q * (size_t)c->dim;
+        j.n_query = 1;
+        for (size_t p = 1; p < n && j.n_query == 1; p++)
+            j.n_query = memcmp(j.query, j.query + p * each, each * sizeof *j.query) == 0 ? 1 : (int64_t)n;
+        for (int i = 0; i < c->n_segments; i++) {
+            j.g = c->segments[i];
+            j.rows = j.g->rows < j.g->usable ? j.g->rows : j.g->usable;
+            j.skip = bits ? bits + (size_t)i * (NM_SEG_CAPACITY / 64) : j.g->skip;
+            if (!j.g->data || j.rows <= 0)
+                continue;
+            nm_parallel_for(pool, j.rows, BLOCK_ROWS, parts_block, &j);
+            parts_best(&j, k, hits);
+            merge(found + q * k, hits, i, k, tmp);
+        }
+    }
+    free(j.score);
+    free(j.dots);
+    free(hits);
+    free(tmp);
+    return s;
+}
+
 /* The k best of all segments for nq queries: found [nq, k]. */
 static noema_status scan(noema_collection *c, int64_t nq, const float *queries, int64_t k, const uint64_t *bits, best *found, noema_error *err)
 {
@@ -204,7 +293,7 @@ static noema_status search(noema_collection *c, size_t nq, const float *queries,
         s = no_memory(c, err);
     for (size_t q = 0; q < nq && s == NOEMA_OK; q += (size_t)chunk) {
         int64_t n = nq - q < (size_t)chunk ? (int64_t)(nq - q) : chunk;
-        s = scan(c, n, queries + q * (size_t)c->dim, kk, bits, found, err);
+        s = (c->vectors > 1 ? scan_parts : scan)(c, n, queries + q * (size_t)c->dim, kk, bits, found, err);
         for (int64_t i = 0; i < n && s == NOEMA_OK; i++)
             s = name_hits(c, found + i * kk, kk, o->threshold, matches + (q + (size_t)i) * k, &n_found[q + (size_t)i], err);
     }

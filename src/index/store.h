@@ -8,6 +8,8 @@
 #include "index/segment.h"
 #include "noema/collection.h"
 
+enum { NM_STORE_MAX_VECTORS = 256 /* of an item: search takes their square in memory */ };
+
 typedef struct nm_place { nm_segment *segment; int64_t row; } nm_place;
 
 struct noema_collection {
@@ -18,6 +20,7 @@ struct noema_collection {
     nm_catalog cat;
     char *space, *model;     /* "" while empty */
     int dim;                 /* 0 while empty */
+    int vectors;             /* of an item: a row is so many of dim / vectors elements, each of length 1 / sqrt(vectors); 1 almost always */
     nm_dtype dtype;
     uint64_t uid;
     nm_segment **segments;   /* in order of their ids */
@@ -66,10 +69,12 @@ nm_segment *nm_store_segment(const noema_collection *c, uint64_t id); /* NULL: n
 bool nm_store_readable(const noema_collection *c, uint64_t segment, int64_t row);
 noema_status nm_store_row(noema_collection *c, sqlite3_stmt *st, nm_item *item, noema_error *err); /* of a statement that stands on an item */
 nm_pool *nm_store_pool(const noema_collection *c);
+/* n unit vectors of a model's, a picture's [vectors, dim / vectors] or a text's [dim / vectors], at the front of v become rows [n, dim]. */
+void nm_store_rows(const noema_collection *c, size_t n, float *v, bool text);
 char *nm_absolute_path(const char *path); /* malloc'd, without "." and ".."; symbolic links stay */
 
 /* write.c: one transaction at a time. A failure rolls back: nothing of the transaction counts, what was committed stays. */
-noema_status nm_store_space(noema_collection *c, const char *space, const char *model, int dim, noema_error *err); /* sets it, or it must agree */
+noema_status nm_store_space(noema_collection *c, const char *space, const char *model, int dim, int vectors, noema_error *err); /* sets it, or it must agree */
 noema_status nm_store_begin(noema_collection *c, noema_error *err);  /* nothing to do when one is open */
 noema_status nm_store_put(noema_collection *c, const nm_entry *e, const float *v, int64_t *id, noema_error *err); /* v: [dim] */
 noema_status nm_store_delete(noema_collection *c, const nm_item *item, noema_error *err);

@@ -30,6 +30,8 @@ static noema_status is_there(noema_collection *c, const char *text, bool *there,
 static noema_status put_texts(noema_collection *c, noema_session *s, size_t n, const char **text, float *v, noema_error *err)
 {
     noema_status r = noema_embed_texts(s, n, text, NULL, NOEMA_NORMALIZE, v, err);
+    if (r == NOEMA_OK)
+        nm_store_rows(c, n, v, true);
     for (size_t i = 0; i < n && r == NOEMA_OK; i++) {
         unsigned char hash[32];
         nm_sha256 h;

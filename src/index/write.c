@@ -28,30 +28,34 @@ static noema_status writable(const noema_collection *c, noema_error *err)
     return c->read_only ? nm_fail(err, NOEMA_E_ARGUMENT, "%s: the collection is open for reading only", c->path) : NOEMA_OK;
 }
 
-noema_status nm_store_space(noema_collection *c, const char *space, const char *model, int dim, noema_error *err)
+noema_status nm_store_space(noema_collection *c, const char *space, const char *model, int dim, int vectors, noema_error *err)
 {
     noema_status s = writable(c, err);
     if (s != NOEMA_OK)
         return s;
     if (c->dim) {
-        if (strcmp(c->space, space) == 0 && c->dim == dim)
+        if (strcmp(c->space, space) == 0 && c->dim == dim && c->vectors == vectors)
             return NOEMA_OK;
         return nm_fail(err, NOEMA_E_MISMATCH, "%s: its vectors are of model %.120s, %d dimensions, space %.90s; got model %.120s, %d, space %.90s",
                        c->path, c->model, c->dim, c->space, model, dim, space);
     }
     if (!space[0] || dim < 1 || dim > NM_SEG_MAX_DIM)
         return nm_fail(err, NOEMA_E_ARGUMENT, "%s: expected a named space of 1 to %d dimensions, got '%s', %d", c->path, NM_SEG_MAX_DIM, space, dim);
+    if (vectors < 1 || vectors > NM_STORE_MAX_VECTORS)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: expected 1 to %d vectors a picture, model %.120s has %d", c->path, NM_STORE_MAX_VECTORS, model, vectors);
     uint64_t uid = 0;
     if (getrandom(&uid, sizeof uid, 0) != (ssize_t)sizeof uid)
         return nm_fail(err, NOEMA_E_IO, "%s: no random number from the system", c->path);
-    char number[16], hex[24];
+    char number[16], many[16], hex[24];
     snprintf(number, sizeof number, "%d", dim);
+    snprintf(many, sizeof many, "%d", vectors);
     snprintf(hex, sizeof hex, "%016" PRIx64, uid);
-    const char *kv[5][2] = { { "space", space }, { "model", model }, { "dim", number }, { "dtype", nm_dtype_name(c->dtype) }, { "uid", hex } };
+    const char *kv[6][2] = { { "space", space }, { "model", model }, { "dim", number }, { "dtype", nm_dtype_name(c->dtype) }, { "uid", hex },
+                             { "vectors", many } }; /* only where there are several */
     bool mine = !c->in_tx;
     if (mine && (s = nm_store_begin(c, err)) != NOEMA_OK)
         return s;
-    for (int i = 0; i < 5 && s == NOEMA_OK; i++)
+    for (int i = 0; i < 5 + (vectors > 1) && s == NOEMA_OK; i++)
         s = nm_catalog_set(&c->cat, kv[i][0], kv[i][1], err);
     if (s == NOEMA_OK && mine)
         s = nm_store_commit(c, err);
@@ -338,7 +342,7 @@ noema_status noema_collection_add(noema_collection *c, const char *space, const 
 {
     if (kind != NOEMA_ITEM_IMAGE && kind != NOEMA_ITEM_TEXT)
         return nm_fail(err, NOEMA_E_ARGUMENT, "%s: expected images or texts, got kind %d", c->path, (int)kind);
-    noema_status s = nm_store_space(c, space, model, dim, err);
+    noema_status s = nm_store_space(c, space, model, dim, 1, err);
     for (size_t i = 0; i < n && s == NOEMA_OK; i++) {
         unsigned char digest[32];
         nm_sha256 h;

@@ -7,6 +7,7 @@
 #include "kernels/x86/attention.h"
 
 #define TASKS_PER_WORKER 4 /* enough pieces that the last one does not leave workers idle for long */
+#define SMALL_PAIR 1024    /* scores */
 #define MIN_ROWS 96        /* queries per task: keys and values are packed again for each */
 
 typedef struct attn_job {
@@ -68,7 +69,8 @@ void nm_attention_run(const struct nm_kernels *kn, const nm_attn *a, nm_pool *po
         j.blocks = (queries + MIN_ROWS - 1) / MIN_ROWS;
     j.block_rows = (queries + j.blocks - 1) / j.blocks;
     j.block_rows += (j.variant.row_block - j.block_rows % j.variant.row_block) % j.variant.row_block;
-    nm_parallel_for(pool, pairs * j.blocks, queries <= 32 ? 8 : 1, run_tasks, &j);
+    int64_t work = queries * longest(a->k_offsets, a->n_seq); /* of a pair: small ones are handed out together */
+    nm_parallel_for(pool, pairs * j.blocks, work <= SMALL_PAIR ? 8 : 1, run_tasks, &j);
 }
 
 void nm_attention_kernels_init(nm_attention_kernels *k, uint32_t features)

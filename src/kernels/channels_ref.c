@@ -1,6 +1,8 @@
 /* channels_ref.c - channels.h in plain C. */
 #include "kernels/channels.h"
 
+#include "base/half.h"
+
 void nm_outer_ref(int64_t k, int64_t m, int64_t n, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc)
 {
     for (int64_t i = 0; i < m; i++)
@@ -8,6 +10,17 @@ void nm_outer_ref(int64_t k, int64_t m, int64_t n, const float *a, int64_t lda, 
             float sum = 0;
             for (int64_t t = 0; t < k; t++)
                 sum += a[t * lda + i] * b[t * ldb + j];
+            c[i * ldc + j] += sum;
+        }
+}
+
+void nm_outer_bf16_ref(int64_t k, int64_t m, int64_t n, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t ldb, float *c, int64_t ldc)
+{
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            float sum = 0;
+            for (int64_t t = 0; t < k; t++)
+                sum += nm_bf16_to_f32(a[t * lda + i]) * nm_bf16_to_f32(b[t * ldb + j]);
             c[i * ldc + j] += sum;
         }
 }

@@ -259,7 +259,7 @@ static void run_panel(const run_job *j, const char *a, int64_t a_stride, int64_t
     int64_t tiles = ceil_div(end - begin, v->mr), step = ceil_div(ceil_div(end - begin, tiles), v->row_step) * v->row_step, col = panel * v->nr;
     int cols = (int)min64(v->nr, j->g->b->n - col);
     const char *packed = j->panel_room ? packed_panel(j, panel, worker) : (const char *)j->g->b->data + (size_t)panel * j->panel_bytes;
-    nm_gemm_tile t = { .k = j->g->b->k, .a_stride = a_stride, .panel = packed, .acc = acc };
+    nm_gemm_tile t = { .cols = cols, .k = j->g->b->k, .a_stride = a_stride, .panel = packed, .acc = acc };
     t.next = t.panel;
     if (tiles > 1 && panel + 1 < j->panels && !j->panel_room) { /* with one tile the loop's own prefetches run into the next panel */
         t.next = t.panel + j->panel_bytes;

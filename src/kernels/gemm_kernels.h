@@ -14,7 +14,7 @@
 /* One tile of accumulators: acc[r][j] = sum over k of A[r][.] * panel column j. Tiles of a panel share the work of bringing the
  * next panel into the second-level cache: each unit of k prefetches the two lines at `next`, which moves by next_step bytes. */
 typedef struct nm_gemm_tile {
-    int rows;
+    int rows, cols;   /* accumulators of columns beyond cols may be left as they are */
     int64_t k;
     const char *a;
     int64_t a_stride; /* bytes */

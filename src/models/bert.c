@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tensor/tape.h"
+
 bool nm_bert_alloc(nm_bert_w *w, const nm_bert_cfg *c)
 {
     w->layers_w = calloc((size_t)c->layers + 1, sizeof *w->layers_w);
@@ -60,14 +62,22 @@ static void layer_params(nm_params *p, nm_bert_layer_w *w, const nm_bert_cfg *c)
     output_params(p, &w->proj, &w->norm, width, c->mlp, "output.");
 }
 
+static void positions(nm_params *p, nm_bert_w *w, const nm_bert_cfg *c)
+{
+    nm_param(p, &w->position, NM_SHAPE(c->max_positions, c->width), both("position_embeddings.weight"), NM_NORMAL(0.02f), NM_NO_DECAY | NM_AS_F32);
+}
+
 void nm_bert_params(nm_params *p, nm_bert_w *w, const nm_bert_cfg *c)
 {
     size_t mark = nm_params_push(p, both("embeddings."), 0);
     nm_param(p, &w->word, NM_SHAPE(c->vocab_size, c->width), both("word_embeddings.weight"), NM_NORMAL(0.02f), NM_DECAY);
-    nm_param(p, &w->position, NM_SHAPE(c->max_positions, c->width), both("position_embeddings.weight"), NM_NORMAL(0.02f), NM_DECAY | NM_AS_F32);
+    if (!c->roberta_positions)
+        positions(p, w, c);
     if (c->type_vocab > 0)
-        nm_param(p, &w->type, NM_SHAPE(c->type_vocab, c->width), both("token_type_embeddings.weight"), NM_NORMAL(0.02f), NM_DECAY | NM_AS_F32);
+        nm_param(p, &w->type, NM_SHAPE(c->type_vocab, c->width), both("token_type_embeddings.weight"), NM_NORMAL(0.02f), NM_NO_DECAY | NM_AS_F32);
     nm_norm_params(p, &w->norm, c->width, ln_weight, ln_bias);
+    if (c->roberta_positions) /* in the order of transformers 5, which numbers an optimizer's state */
+        positions(p, w, c);
     nm_params_pop(p, mark);
     for (int i = 0; i < c->layers; i++) {
         mark = nm_params_push(p, both("encoder.layer.%d."), i);
@@ -132,13 +142,28 @@ bool nm_bert_layout(nm_run *r, nm_bert_rows *l, const nm_texts *t, const nm_bert
 
 /* ---- forward ---- */
 
-nm_tensor nm_bert_embed(nm_run *r, const nm_bert_w *w, const nm_bert_cfg *c, const nm_bert_rows *l)
+/* Every token is of type 0. */
+static nm_tensor add_type(nm_run *r, nm_tensor x, const nm_bert_w *w, const nm_bert_cfg *c, int64_t rows)
 {
-    nm_tensor x = nm_embedding(r, l->ids, l->rows, &w->word, l->pos, &w->position);
-    for (int64_t i = 0; x.data && c->type_vocab > 0 && i < l->rows; i++) { /* every token is of type 0 */
+    if (r->tape) {
+        int32_t *zeros = nm_scratch(r, (size_t)rows * sizeof *zeros);
+        if (!zeros)
+            return (nm_tensor){ 0 };
+        memset(zeros, 0, (size_t)rows * sizeof *zeros);
+        return nm_add(r, x, nm_embedding(r, zeros, rows, &w->type, NULL, NULL));
+    }
+    for (int64_t i = 0; i < rows; i++) {
         float *row = (float *)x.data + i * c->width;
         r->kn->elementwise.add(c->width, row, w->type.f32, row);
     }
+    return x;
+}
+
+nm_tensor nm_bert_embed(nm_run *r, const nm_bert_w *w, const nm_bert_cfg *c, const nm_bert_rows *l)
+{
+    nm_tensor x = nm_embedding(r, l->ids, l->rows, &w->word, l->pos, &w->position);
+    if (x.data && c->type_vocab > 0)
+        x = add_type(r, x, w, c, l->rows);
     x = nm_layernorm_f32(r, x, &w->norm, c->eps);
     if (x.data && l->key_bias)
         nm_observe(r, nm_reshape(x, NM_SHAPE(l->n, l->rows / l->n, c->width)), "embeddings");
@@ -175,6 +200,20 @@ static nm_tensor bert_layer(nm_run *r, nm_tensor x, const nm_bert_layer_w *w, co
     return nm_layernorm_f32(r, nm_linear(r, h, &w->proj, (nm_epilogue){ .residual = &x }), &w->norm, c->eps);
 }
 
+typedef struct segment { const nm_bert_layer_w *w; const nm_bert_cfg *c; nm_mask mask; } segment;
+
+static nm_tensor run_segment(nm_run *r, nm_tensor x, void *arg)
+{
+    const segment *s = arg;
+    return bert_layer(r, x, s->w, s->c, &s->mask, NULL, NULL);
+}
+
+static nm_tensor checkpointed(nm_run *r, nm_tensor x, const nm_bert_layer_w *w, const nm_bert_cfg *c, const nm_mask *mask)
+{
+    segment *s = NM_SAVE(r, segment, w, c, nm_mask_save(r, mask));
+    return s ? nm_checkpoint(r, x, run_segment, s) : (nm_tensor){ 0 };
+}
+
 nm_tensor nm_bert_layers(nm_run *r, const nm_bert_w *w, const nm_bert_cfg *c, nm_tensor x, const nm_mask *mask, const nm_tensor *context,
                          const nm_mask *cross)
 {
@@ -184,7 +223,8 @@ nm_tensor nm_bert_layers(nm_run *r, const nm_bert_w *w, const nm_bert_cfg *c, nm
     nm_tensor keep = r->tape ? x : nm_new(r, NM_F32, NM_SHAPE(x.shape[0], x.shape[1]));
     for (int i = 0; i < c->layers && nm_run_ok(r); i++) {
         nm_arena_mark mark = nm_mark(r);
-        nm_tensor y = bert_layer(r, x, &w->layers_w[i], c, mask, context, cross);
+        bool again = r->checkpoint && r->tape && !context && !(mask && (mask->key_bias || mask->bias || mask->bias_tensor));
+        nm_tensor y = again ? checkpointed(r, x, &w->layers_w[i], c, mask) : bert_layer(r, x, &w->layers_w[i], c, mask, context, cross);
         if (!r->tape && y.data && keep.data) {
             memcpy(keep.data, y.data, (size_t)nm_numel(&y) * sizeof(float));
             y = keep;

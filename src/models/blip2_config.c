@@ -5,37 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "models/blip2.h"
+#include "models/blip_common.h"
 #include "models/clip.h"
 
 static const char *const extra_tokens[] = { "[DEC]" };
-
-static bool size_ok(int64_t v, int64_t most) { return v >= 1 && v <= most; }
-
-static noema_status heads(int *out, const json_t *j, int width, int dflt, const char *what, const nm_source *s, noema_error *err)
-{
-    int64_t n = nm_json_int(j, "num_attention_heads", dflt);
-    if (n < 1 || n > width || width % n)
-        return nm_fail(err, NOEMA_E_MISSING, "%s: a %s width of %d does not tell the number of heads (%lld): give %s.num_attention_heads with --config",
-                       s->name, what, width, (long long)n, what);
-    *out = (int)n;
-    return NOEMA_OK;
-}
-
-static noema_status eps(float *out, const json_t *j, const char *key, double dflt, const nm_source *s, noema_error *err)
-{
-    double v = nm_json_num(j, key, dflt);
-    if (!(v >= 0 && v < 1))
-        return nm_fail(err, NOEMA_E_FORMAT, "%s: configuration: %s is %g", s->name, key, v);
-    *out = (float)v;
-    return NOEMA_OK;
-}
-
-static noema_status activation(nm_act *act, const char *name, const nm_source *s, noema_error *err)
-{
-    return nm_act_from_name(name, act) ? NOEMA_OK : nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: the activation \"%s\" is not supported", s->name, name);
-}
 
 /* ---- image encoder ---- */
 
@@ -67,7 +41,8 @@ static noema_status vision_config(nm_blip2 *m, const nm_source *s, const nm_sour
     vision_names n = names_of(all, alone);
     int64_t width = nm_source_dim(v, n.conv, 0), ph = nm_source_dim(v, n.conv, 2), pw = nm_source_dim(v, n.conv, 3);
     int64_t rows = nm_source_dim(v, n.positions, n.position_dim), mlp = nm_source_dim(v, n.mlp, 0), side = llround(sqrt((double)(rows > 1 ? rows - 1 : 0)));
-    if (!size_ok(width, 1 << 16) || !size_ok(ph, 512) || !size_ok(pw, 512) || !size_ok(mlp, 1 << 18) || !size_ok(side, 1024) || side * side != rows - 1)
+    if (!nm_blip_size_ok(width, 1 << 16) || !nm_blip_size_ok(ph, 512) || !nm_blip_size_ok(pw, 512) || !nm_blip_size_ok(mlp, 1 << 18) ||
+        !nm_blip_size_ok(side, 1024) || side * side != rows - 1)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: %s: width %lld, patches %lldx%lld, %lld positions make no image encoder", v->name, n.conv,
                        (long long)width, (long long)ph, (long long)pw, (long long)rows);
     int layers = nm_source_count(v, n.layer);
@@ -80,20 +55,14 @@ static noema_status vision_config(nm_blip2 *m, const nm_source *s, const nm_sour
     *c = (nm_vit_cfg){ .width = (int)width, .embed_dim = (int)width, .patch_height = (int)ph, .patch_width = (int)pw, .mlp = (int)mlp, .layers = layers,
                        .image_height = (int)(side * ph), .image_width = (int)(side * pw), .class_token = true, .patch_bias = !clip, .ln_pre = clip,
                        .from_file = true, .timm = !clip, .resize = clip ? NM_INTERP_BICUBIC_CORNERS : NM_INTERP_BICUBIC };
-    const noema_model_options *o = s->options;
-    if (o && o->image_height > 0) {
-        c->image_height = o->image_height;
-        c->image_width = o->image_width > 0 ? o->image_width : o->image_height;
-    }
-    if (c->image_height % ph || c->image_width % pw)
-        return nm_fail(err, NOEMA_E_ARGUMENT, "%s: an image size of %dx%d is no multiple of the patch size %lldx%lld", s->name, c->image_height,
-                       c->image_width, (long long)ph, (long long)pw);
     int head = clip ? 64 : 88, most = hf ? 16 : width % head ? 0 : (int)(width / head);
-    noema_status st = heads(&c->heads, j, c->width, most, "vision_config", s, err);
+    noema_status st = nm_blip_image_size(c, s, err);
     if (st == NOEMA_OK)
-        st = activation(&c->act, nm_json_str(j, "hidden_act", clip ? "quick_gelu" : "gelu"), s, err);
+        st = nm_blip_heads(&c->heads, j, c->width, most, "vision_config", s, err);
     if (st == NOEMA_OK)
-        st = eps(&c->eps, j, "layer_norm_eps", clip ? 1e-5 : 1e-6, s, err);
+        st = nm_blip_activation(&c->act, nm_json_str(j, "hidden_act", clip ? "quick_gelu" : "gelu"), s, err);
+    if (st == NOEMA_OK)
+        st = nm_blip_eps(&c->eps, j, "layer_norm_eps", clip ? 1e-5 : 1e-6, s, err);
     all->ln_vision_eps = hf ? c->eps : 1e-5f; /* the authors' LayerNorm has PyTorch's own, transformers uses the tower's */
     return st;
 }
@@ -112,13 +81,13 @@ static noema_status qformer_config(nm_blip2 *m, const nm_source *s, noema_error 
     const char *word = hf ? "embeddings.word_embeddings.weight" : "Qformer.bert.embeddings.word_embeddings.weight";
     const char *position = hf ? "embeddings.position_embeddings.weight" : "Qformer.bert.embeddings.position_embeddings.weight";
     int64_t queries = nm_source_dim(s, "query_tokens", 1), width = nm_source_dim(s, "query_tokens", 2), fc = nm_source_dim(s, mlp, 0);
-    if (!size_ok(queries, 4096) || !size_ok(width, 1 << 16) || !size_ok(fc, 1 << 18))
+    if (!nm_blip_size_ok(queries, 4096) || !nm_blip_size_ok(width, 1 << 16) || !nm_blip_size_ok(fc, 1 << 18))
         return nm_fail(err, NOEMA_E_FORMAT, "%s: query_tokens: %lld queries of width %lld make no Q-Former", s->name, (long long)queries,
                        (long long)width);
     *c = (nm_qformer_cfg){ .queries = (int)queries, .width = (int)width, .mlp = (int)fc, .layers = nm_source_count(s, self) };
     if (nm_source_has(s, text) && nm_source_has(s, word)) {
         int64_t vocab = nm_source_dim(s, word, 0), rows = nm_source_dim(s, position, 0);
-        if (!size_ok(vocab, 1 << 24) || !size_ok(rows, 1 << 20))
+        if (!nm_blip_size_ok(vocab, 1 << 24) || !nm_blip_size_ok(rows, 1 << 20))
             return nm_fail(err, NOEMA_E_FORMAT, "%s: %s: a vocabulary of %lld, %lld positions", s->name, word, (long long)vocab, (long long)rows);
         c->vocab_size = (int)vocab;
         c->max_positions = (int)rows;
@@ -134,10 +103,10 @@ static noema_status qformer_config(nm_blip2 *m, const nm_source *s, noema_error 
         if (columns)
             c->cross_width = (int)columns;
     }
-    noema_status st = heads(&c->heads, j, c->width, hf ? 12 : c->width % 64 ? 0 : c->width / 64, "qformer_config", s, err);
+    noema_status st = nm_blip_heads(&c->heads, j, c->width, hf ? 12 : c->width % 64 ? 0 : c->width / 64, "qformer_config", s, err);
     if (st == NOEMA_OK)
-        st = activation(&c->act, nm_json_str(j, "hidden_act", "gelu"), s, err);
-    return st == NOEMA_OK ? eps(&c->eps, j, "layer_norm_eps", 1e-12, s, err) : st;
+        st = nm_blip_activation(&c->act, nm_json_str(j, "hidden_act", "gelu"), s, err);
+    return st == NOEMA_OK ? nm_blip_eps(&c->eps, j, "layer_norm_eps", 1e-12, s, err) : st;
 }
 
 static noema_status heads_config(nm_blip2_cfg *c, const nm_source *s, noema_error *err)
@@ -146,7 +115,7 @@ static noema_status heads_config(nm_blip2_cfg *c, const nm_source *s, noema_erro
     c->has_itc = nm_source_has(s, projection);
     c->has_itm = nm_source_has(s, "itm_head.weight");
     c->embed_dim = (int)nm_source_dim(s, projection, 0);
-    if (c->has_itc && !size_ok(c->embed_dim, 1 << 16))
+    if (c->has_itc && !nm_blip_size_ok(c->embed_dim, 1 << 16))
         return nm_fail(err, NOEMA_E_FORMAT, "%s: %s: a width of %d", s->name, projection, c->embed_dim);
     if (c->has_itm && !c->qformer.vocab_size)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: itm_head without the Q-Former's text layers", s->name);
@@ -171,7 +140,7 @@ static noema_status opt_config(nm_blip2_cfg *all, const nm_source *s, const json
     snprintf(body, sizeof body, "%s%sdecoder.", prefix, all->lm_body);
     int64_t vocab = nm_source_dim(s, lm_name(a, body, "embed_tokens.weight"), 0), width = nm_source_dim(s, a, 1);
     int64_t rows = nm_source_dim(s, lm_name(a, body, "embed_positions.weight"), 0), mlp = nm_source_dim(s, lm_name(a, body, "layers.0.fc1.weight"), 0);
-    if (!size_ok(vocab, 1 << 24) || !size_ok(width, 1 << 16) || !size_ok(rows, 1 << 20) || !size_ok(mlp, 1 << 20))
+    if (!nm_blip_size_ok(vocab, 1 << 24) || !nm_blip_size_ok(width, 1 << 16) || !nm_blip_size_ok(rows, 1 << 20) || !nm_blip_size_ok(mlp, 1 << 20))
         return nm_fail(err, NOEMA_E_FORMAT, "%s: %s*: vocabulary %lld, width %lld, %lld positions make no OPT", s->name, body, (long long)vocab,
                        (long long)width, (long long)rows);
     if (!nm_json_bool(j, "do_layer_norm_before", true) || nm_source_has(s, lm_name(a, body, "project_in.weight")))
@@ -182,8 +151,8 @@ static noema_status opt_config(nm_blip2_cfg *all, const nm_source *s, const json
     all->lm_width = c->width;
     all->bos = (int)nm_json_int(j, "bos_token_id", 2);
     all->pad = (int)nm_json_int(j, "pad_token_id", 1);
-    noema_status st = heads(&c->heads, j, c->width, c->width == 2560 || c->width == 4096 ? 32 : 0, "text_config", s, err);
-    return st == NOEMA_OK ? activation(&c->act, nm_json_str(j, "activation_function", "relu"), s, err) : st;
+    noema_status st = nm_blip_heads(&c->heads, j, c->width, c->width == 2560 || c->width == 4096 ? 32 : 0, "text_config", s, err);
+    return st == NOEMA_OK ? nm_blip_activation(&c->act, nm_json_str(j, "activation_function", "relu"), s, err) : st;
 }
 
 /* transformers: "gated-gelu" means the tanh form, unless dense_act_fn says otherwise; the authors of BLIP-2 set the exact one. */
@@ -206,8 +175,8 @@ static noema_status t5_config(nm_blip2_cfg *all, const nm_source *s, const json_
                                                                : "encoder.block.0.layer.1.DenseReluDense.wi.weight"), 0);
     int64_t buckets = nm_source_dim(s, lm_name(a, prefix, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"), 0);
     int64_t heads = nm_source_dim(s, a, 1), distance = nm_json_int(j, "relative_attention_max_distance", 128);
-    if (!size_ok(vocab, 1 << 24) || !size_ok(width, 1 << 16) || !size_ok(inner, 1 << 16) || !size_ok(mlp, 1 << 20) || !size_ok(buckets, 1 << 12) ||
-        buckets < 4 || !size_ok(heads, 1 << 10) || inner % heads || inner / heads > 256 || distance <= buckets / 2 || distance > 1 << 20)
+    if (!nm_blip_size_ok(vocab, 1 << 24) || !nm_blip_size_ok(width, 1 << 16) || !nm_blip_size_ok(inner, 1 << 16) || !nm_blip_size_ok(mlp, 1 << 20) ||
+        !nm_blip_size_ok(buckets, 1 << 12) || buckets < 4 || !nm_blip_size_ok(heads, 1 << 10) || inner % heads || inner / heads > 256 || distance <= buckets / 2 || distance > 1 << 20)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: %s*: vocabulary %lld, width %lld, %lld heads of %lld, %lld buckets make no T5", s->name, prefix,
                        (long long)vocab, (long long)width, (long long)heads, (long long)inner, (long long)buckets);
     c->vocab_size = (int)vocab;
@@ -224,8 +193,8 @@ static noema_status t5_config(nm_blip2_cfg *all, const nm_source *s, const json_
     c->logits_scale = scaled ? 1 / sqrtf((float)width) : 1;
     all->bos = (int)nm_json_int(j, "decoder_start_token_id", nm_json_int(j, "pad_token_id", 0));
     all->pad = (int)nm_json_int(j, "pad_token_id", 0);
-    noema_status st = activation(&c->act, t5_activation(all, j), s, err);
-    return st == NOEMA_OK ? eps(&c->eps, j, "layer_norm_epsilon", 1e-6, s, err) : st;
+    noema_status st = nm_blip_activation(&c->act, t5_activation(all, j), s, err);
+    return st == NOEMA_OK ? nm_blip_eps(&c->eps, j, "layer_norm_epsilon", 1e-6, s, err) : st;
 }
 
 static noema_status lm_config(nm_blip2 *m, const nm_source *s, const nm_source *lm, noema_error *err)
@@ -251,39 +220,29 @@ static noema_status lm_config(nm_blip2 *m, const nm_source *s, const nm_source *
 
 /* ---- generation ---- */
 
-typedef struct rules { json_t *generation; const json_t *config, *text; } rules;
-static double rule(const rules *r, const char *key, double dflt)
-{
-    return nm_json_num(r->generation, key, nm_json_num(r->config, key, nm_json_num(r->text, key, dflt)));
-}
-
 /* A folder decodes greedily, 20 new ids, unless its generation_config.json says otherwise (transformers' defaults). */
 static noema_status folder_generation(nm_blip2_cfg *c, const nm_source *s, noema_error *err)
 {
-    char *path = nm_path_join(s->dir, "generation_config.json");
-    rules r = { .config = s->config, .text = nm_json_get(s->config, "text_config") };
-    if (path && nm_file_exists(path) && !(r.generation = nm_json_load(path, err))) {
-        free(path);
-        return err ? err->code : NOEMA_E_FORMAT;
-    }
-    free(path);
-    double beams = rule(&r, "num_beams", 1), most = rule(&r, "max_length", 20), least = rule(&r, "min_length", 0), fresh = rule(&r, "max_new_tokens", 0);
-    c->beams = beams >= 1 && beams <= 1024 ? (int)beams : 1;
-    c->max_length = most >= 2 && most <= 1 << 20 ? (int)most : 20;
-    c->max_new = fresh >= 1 && fresh <= 1 << 20 ? (int)fresh : c->max_length == 20 ? 20 : 0;
-    c->min_length = least >= 0 && least <= 1 << 20 ? (int)least : 0;
-    c->repetition_penalty = rule(&r, "repetition_penalty", 1);
-    c->length_penalty = rule(&r, "length_penalty", 1);
-    c->early_stopping = nm_json_bool(r.generation, "early_stopping", false);
+    nm_blip_generation g;
+    noema_status st = nm_blip_folder_generation(&g, s, err);
+    if (st != NOEMA_OK)
+        return st;
+    c->beams = g.beams;
+    c->max_length = g.max_length;
+    c->max_new = g.max_new ? g.max_new : c->max_length == 20 ? 20 : 0;
+    c->min_length = g.min_length;
+    c->repetition_penalty = g.repetition_penalty;
+    c->length_penalty = g.length_penalty;
+    c->early_stopping = g.early_stopping;
     c->beam_rule = 500;
-    double eos = nm_json_num(r.generation, "eos_token_id", nm_json_num(r.text, "eos_token_id", c->eos));
+    double eos = nm_json_num(g.generation, "eos_token_id", nm_json_num(g.text, "eos_token_id", c->eos));
     c->eos = eos >= 0 && eos < 1 << 24 ? (int)eos : c->eos;
     if (c->lm == NM_LM_OPT)
-        c->bos = (int)nm_json_int(r.text, "bos_token_id", c->bos);
+        c->bos = (int)nm_json_int(g.text, "bos_token_id", c->bos);
     else
-        c->bos = (int)nm_json_num(r.generation, "decoder_start_token_id", c->bos);
+        c->bos = (int)nm_json_num(g.generation, "decoder_start_token_id", c->bos);
     c->image_token = (int)nm_json_int(s->config, "image_token_index", nm_json_int(s->config, "image_token_id", -1));
-    json_decref(r.generation);
+    json_decref(g.generation);
     return NOEMA_OK;
 }
 
@@ -300,22 +259,6 @@ static void authors_generation(nm_blip2_cfg *c)
     c->prompt_limit = c->lm == NM_LM_OPT ? 32 : 0;
     if (c->lm == NM_LM_OPT)
         c->eos = -1; /* the id of a line feed, which the tokenizer knows */
-}
-
-static noema_status preprocessing(nm_blip2 *m, const nm_source *s, noema_error *err)
-{
-    nm_model *b = &m->base;
-    if (m->cfg.scheme == NM_BLIP2_OFFICIAL)
-        return nm_preprocess_named(&b->preprocess, "blip", b->image_height, b->image_width, err);
-    char *path = nm_path_join(s->dir, "preprocessor_config.json");
-    noema_status st = path && nm_file_exists(path) ? nm_preprocess_from_file(&b->preprocess, path, err)
-                                                   : nm_preprocess_named(&b->preprocess, "hf5_blip", b->image_height, b->image_width, err);
-    free(path);
-    if (st == NOEMA_OK && (b->preprocess.fit == NM_FIT_SQUASH || (s->options && s->options->image_height > 0))) {
-        b->preprocess.size_h = b->image_height;
-        b->preprocess.size_w = b->image_width;
-    }
-    return st;
 }
 
 static void tokenizer_options(nm_blip2 *m)
@@ -366,5 +309,5 @@ noema_status nm_blip2_configure(nm_blip2 *m, const nm_source *s, const nm_source
         authors_generation(c);
     else if ((st = folder_generation(c, s, err)) != NOEMA_OK)
         return st;
-    return preprocessing(m, s, err);
+    return nm_blip_preprocessing(b, c->scheme == NM_BLIP2_OFFICIAL, s, err);
 }

@@ -5,38 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "models/blip.h"
+#include "models/blip_common.h"
 #include "models/clip.h"
 
 static const char *const extra_tokens[] = { "[DEC]", "[ENC]" };
-
-static noema_status heads(int *out, const json_t *j, int width, int dflt, const char *what, const nm_source *s, noema_error *err)
-{
-    int64_t n = nm_json_int(j, "num_attention_heads", dflt);
-    if (n < 1 || n > width || width % n)
-        return nm_fail(err, NOEMA_E_MISSING, "%s: a %s width of %d does not tell the number of heads (%lld): give %s.num_attention_heads with --config",
-                       s->name, what, width, (long long)n, what);
-    *out = (int)n;
-    return NOEMA_OK;
-}
-
-static noema_status activation(nm_act *act, const json_t *j, const nm_source *s, noema_error *err)
-{
-    const char *name = nm_json_str(j, "hidden_act", "gelu");
-    return nm_act_from_name(name, act) ? NOEMA_OK : nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: hidden_act \"%s\" is not supported", s->name, name);
-}
-
-static noema_status eps(float *out, const json_t *j, double dflt, const nm_source *s, noema_error *err)
-{
-    double v = nm_json_num(j, "layer_norm_eps", dflt);
-    if (!(v >= 0 && v < 1))
-        return nm_fail(err, NOEMA_E_FORMAT, "%s: configuration: layer_norm_eps is %g", s->name, v);
-    *out = (float)v;
-    return NOEMA_OK;
-}
-
-static bool tower_size(int64_t v, int64_t most) { return v >= 1 && v <= most; }
 
 static noema_status vision_config(nm_blip *m, const nm_source *s, noema_error *err)
 {
@@ -48,7 +21,7 @@ static noema_status vision_config(nm_blip *m, const nm_source *s, noema_error *e
     int64_t width = nm_source_dim(s, conv, 0), ph = nm_source_dim(s, conv, 2), pw = nm_source_dim(s, conv, 3), rows = nm_source_dim(s, positions, 1);
     int64_t mlp = nm_source_dim(s, hf ? "vision_model.encoder.layers.0.mlp.fc1.weight" : "visual_encoder.blocks.0.mlp.fc1.weight", 0);
     int64_t side = llround(sqrt((double)(rows > 1 ? rows - 1 : 0)));
-    if (!tower_size(width, 1 << 16) || !tower_size(ph, 512) || !tower_size(pw, 512) || !tower_size(mlp, 1 << 18) || !tower_size(side, 1024) ||
+    if (!nm_blip_size_ok(width, 1 << 16) || !nm_blip_size_ok(ph, 512) || !nm_blip_size_ok(pw, 512) || !nm_blip_size_ok(mlp, 1 << 18) || !nm_blip_size_ok(side, 1024) ||
         side * side != rows - 1)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: %s: width %lld, patches %lldx%lld, %lld positions make no image encoder", s->name, conv, (long long)width,
                        (long long)ph, (long long)pw, (long long)rows);
@@ -61,18 +34,12 @@ static noema_status vision_config(nm_blip *m, const nm_source *s, noema_error *e
     c->image_width = (int)(side * pw);
     c->class_token = c->patch_bias = c->ln_post = c->from_file = c->timm = true;
     c->resize = NM_INTERP_BICUBIC; /* models/vit.py interpolate_pos_embed: torch's bicubic, no antialias */
-    const noema_model_options *o = s->options;
-    if (o && o->image_height > 0) {
-        c->image_height = o->image_height;
-        c->image_width = o->image_width > 0 ? o->image_width : o->image_height;
-    }
-    if (c->image_height % ph || c->image_width % pw)
-        return nm_fail(err, NOEMA_E_ARGUMENT, "%s: an image size of %dx%d is no multiple of the patch size %lldx%lld", s->name, c->image_height,
-                       c->image_width, (long long)ph, (long long)pw);
-    noema_status st = heads(&c->heads, j, c->width, hf ? 12 : c->width % 64 ? 0 : c->width / 64, "vision_config", s, err);
+    noema_status st = nm_blip_image_size(c, s, err);
     if (st == NOEMA_OK)
-        st = activation(&c->act, j, s, err);
-    return st == NOEMA_OK ? eps(&c->eps, j, hf ? 1e-5 : 1e-6, s, err) : st;
+        st = nm_blip_heads(&c->heads, j, c->width, hf ? 12 : c->width % 64 ? 0 : c->width / 64, "vision_config", s, err);
+    if (st == NOEMA_OK)
+        st = nm_blip_activation(&c->act, nm_json_str(j, "hidden_act", "gelu"), s, err);
+    return st == NOEMA_OK ? nm_blip_eps(&c->eps, j, "layer_norm_eps", hf ? 1e-5 : 1e-6, s, err) : st;
 }
 
 static int64_t dim_of(const nm_source *s, const char *prefix, const char *name, int d)
@@ -93,7 +60,7 @@ static noema_status text_config(nm_med_cfg *c, const nm_blip *m, const nm_source
     int64_t mlp = dim_of(s, prefix, "encoder.layer.0.intermediate.dense.weight", 0);
     int64_t cross = dim_of(s, prefix, "encoder.layer.0.crossattention.self.key.weight", 1);
     int64_t twin = dim_of(s, prefix, "encoder.layer.0.crossattention.self0.key.weight", 1);
-    if (!tower_size(vocab, 1 << 24) || !tower_size(width, 1 << 16) || !tower_size(positions, 1 << 20) || !tower_size(mlp, 1 << 18) ||
+    if (!nm_blip_size_ok(vocab, 1 << 24) || !nm_blip_size_ok(width, 1 << 16) || !nm_blip_size_ok(positions, 1 << 20) || !nm_blip_size_ok(mlp, 1 << 18) ||
         cross > 1 << 16 || twin > 1 << 16)
         return nm_fail(err, NOEMA_E_FORMAT, "%s: %s*: vocabulary %lld, width %lld, %lld positions make no text network", s->name, prefix,
                        (long long)vocab, (long long)width, (long long)positions);
@@ -111,10 +78,10 @@ static noema_status text_config(nm_med_cfg *c, const nm_blip *m, const nm_source
             break;
         c->merge_from++;
     }
-    noema_status st = heads(&c->heads, j, c->width, m->cfg.scheme == NM_BLIP_HF ? 12 : c->width % 64 ? 0 : c->width / 64, "text_config", s, err);
+    noema_status st = nm_blip_heads(&c->heads, j, c->width, m->cfg.scheme == NM_BLIP_HF ? 12 : c->width % 64 ? 0 : c->width / 64, "text_config", s, err);
     if (st == NOEMA_OK)
-        st = activation(&c->act, j, s, err);
-    return st == NOEMA_OK ? eps(&c->eps, j, 1e-12, s, err) : st;
+        st = nm_blip_activation(&c->act, nm_json_str(j, "hidden_act", "gelu"), s, err);
+    return st == NOEMA_OK ? nm_blip_eps(&c->eps, j, "layer_norm_eps", 1e-12, s, err) : st;
 }
 
 static noema_status parts(nm_blip *m, const nm_source *s, noema_error *err)
@@ -137,7 +104,7 @@ static noema_status parts(nm_blip *m, const nm_source *s, noema_error *err)
         return st;
     c->encoder.pooler = c->plain;
     c->vqa = c->has_encoder && c->has_decoder && !c->has_itc && !c->has_itm;
-    if ((c->nlvr && !c->encoder.twin) || (c->encoder.twin && !c->nlvr) || (c->has_itc && !tower_size(c->embed_dim, 1 << 16)))
+    if ((c->nlvr && !c->encoder.twin) || (c->encoder.twin && !c->nlvr) || (c->has_itc && !nm_blip_size_ok(c->embed_dim, 1 << 16)))
         return nm_fail(err, NOEMA_E_FORMAT, "%s: heads and text encoder do not belong together", s->name);
     int want = c->vqa ? c->encoder.width : c->vit.width;
     if ((c->has_encoder && !c->plain && c->encoder.cross_width != c->vit.width) || (c->has_decoder && c->decoder.cross_width != want))
@@ -146,38 +113,26 @@ static noema_status parts(nm_blip *m, const nm_source *s, noema_error *err)
     return NOEMA_OK;
 }
 
-/* A member of generation_config.json or, in older folders, of config.json or its text_config. */
-typedef struct rules { json_t *generation; const json_t *config, *text; } rules;
-static double rule(const rules *r, const char *key, double dflt)
-{
-    return nm_json_num(r->generation, key, nm_json_num(r->config, key, nm_json_num(r->text, key, dflt)));
-}
-
 /* A folder decodes greedily unless its generation_config.json says otherwise (transformers' defaults). */
 static noema_status folder_generation(nm_blip_cfg *c, const nm_source *s, noema_error *err)
 {
-    char *path = nm_path_join(s->dir, "generation_config.json");
-    rules r = { .config = s->config, .text = nm_json_get(s->config, "text_config") };
-    if (path && nm_file_exists(path) && !(r.generation = nm_json_load(path, err))) {
-        free(path);
-        return err ? err->code : NOEMA_E_FORMAT;
-    }
-    free(path);
-    double beams = rule(&r, "num_beams", 1), most = rule(&r, "max_length", 20), least = rule(&r, "min_length", 0), fresh = rule(&r, "max_new_tokens", 0);
-    c->beams = beams >= 1 && beams <= 1024 ? (int)beams : 1;
-    c->max_length = most >= 2 && most <= 1 << 20 ? (int)most : 20;
-    if (fresh >= 1 && fresh <= 1 << 20)
-        c->max_new = (int)fresh;
-    c->min_length = least >= 0 && least <= 1 << 20 ? (int)least : 0;
-    c->repetition_penalty = rule(&r, "repetition_penalty", 1);
-    c->length_penalty = rule(&r, "length_penalty", 1);
-    c->early_stopping = nm_json_bool(r.generation, "early_stopping", false);
+    nm_blip_generation g;
+    noema_status st = nm_blip_folder_generation(&g, s, err);
+    if (st != NOEMA_OK)
+        return st;
+    c->beams = g.beams;
+    c->max_length = g.max_length;
+    c->max_new = g.max_new;
+    c->min_length = g.min_length;
+    c->repetition_penalty = g.repetition_penalty;
+    c->length_penalty = g.length_penalty;
+    c->early_stopping = g.early_stopping;
     c->beam_rule = 500;
-    c->eos = (int)nm_json_num(r.text, "sep_token_id", 102);
-    c->pad = (int)nm_json_num(r.text, "pad_token_id", 0);
-    c->bos = (int)nm_json_num(r.text, "bos_token_id", -1);
+    c->eos = (int)nm_json_num(g.text, "sep_token_id", 102);
+    c->pad = (int)nm_json_num(g.text, "pad_token_id", 0);
+    c->bos = (int)nm_json_num(g.text, "bos_token_id", -1);
     c->cls_first = true;
-    json_decref(r.generation);
+    json_decref(g.generation);
     return NOEMA_OK;
 }
 
@@ -192,22 +147,6 @@ static void authors_generation(nm_blip_cfg *c)
     c->beam_rule = 415;
     c->eos = 102;
     c->bos = -1;
-}
-
-static noema_status preprocessing(nm_blip *m, const nm_source *s, noema_error *err)
-{
-    nm_model *b = &m->base;
-    if (m->cfg.scheme == NM_BLIP_OFFICIAL)
-        return nm_preprocess_named(&b->preprocess, "blip", b->image_height, b->image_width, err);
-    char *path = nm_path_join(s->dir, "preprocessor_config.json");
-    noema_status st = path && nm_file_exists(path) ? nm_preprocess_from_file(&b->preprocess, path, err)
-                                                   : nm_preprocess_named(&b->preprocess, "hf5_blip", b->image_height, b->image_width, err);
-    free(path);
-    if (st == NOEMA_OK && (b->preprocess.fit == NM_FIT_SQUASH || (s->options && s->options->image_height > 0))) {
-        b->preprocess.size_h = b->image_height;
-        b->preprocess.size_w = b->image_width;
-    }
-    return st;
 }
 
 noema_status nm_blip_configure(nm_blip *m, const nm_source *s, noema_error *err)
@@ -238,5 +177,5 @@ noema_status nm_blip_configure(nm_blip *m, const nm_source *s, noema_error *err)
         authors_generation(c);
     } else if ((st = folder_generation(c, s, err)) != NOEMA_OK)
         return st;
-    return preprocessing(m, s, err);
+    return nm_blip_preprocessing(b, c->scheme == NM_BLIP_OFFICIAL, s, err);
 }

@@ -173,7 +173,7 @@ static noema_status openclip_bert(nm_clip_cfg *c, const json_t *cfg, const json_
     if (!nm_act_from_name(nm_json_str(hf, "hidden_act", "gelu"), &b->act))
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: hidden_act \"%s\"", s->name, nm_json_str(hf, "hidden_act", ""));
     const char *pool = nm_json_str(cfg, "hf_pooler_type", "mean_pooler"), *proj = nm_json_str(cfg, "hf_proj_type", "mlp");
-    b->pooler = nm_source_has(s, HFT "pooler.dense.weight");
+    b->pooler = s->file ? nm_source_has(s, HFT "pooler.dense.weight") : strcmp(pool, "cls_pooler") == 0;
     c->bert_pool = strcmp(pool, "mean_pooler") == 0 ? NM_BERT_MEAN : strcmp(pool, "cls_pooler") == 0 && b->pooler ? NM_BERT_POOLER : NM_BERT_CLS;
     if (strcmp(pool, "max_pooler") == 0)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: hf_pooler_type \"max_pooler\" is not supported", s->name);

@@ -116,19 +116,22 @@ static nm_tensor run_segment(nm_run *r, nm_tensor x, void *arg)
     return s->c.cross ? cross(r, x, s->context, s->w, &s->c, &s->mask) : block(r, x, s->w, &s->c, &s->mask, -1);
 }
 
-/* What the mask points to is copied: the block runs again when its owner is gone. */
+nm_mask nm_mask_save(nm_run *r, const nm_mask *mask)
+{
+    nm_mask m = mask ? *mask : (nm_mask){ 0 };
+    if (m.key_bias && m.k_offsets)
+        m.key_bias = nm_save_(r, m.key_bias, (size_t)m.k_offsets[m.n_seq] * sizeof *m.key_bias);
+    if (m.q_offsets)
+        m.q_offsets = nm_save_(r, m.q_offsets, (size_t)(m.n_seq + 1) * sizeof *m.q_offsets);
+    if (m.k_offsets)
+        m.k_offsets = nm_save_(r, m.k_offsets, (size_t)(m.n_seq + 1) * sizeof *m.k_offsets);
+    return m;
+}
+
 static nm_tensor checkpointed(nm_run *r, nm_tensor x, nm_tensor context, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask)
 {
-    segment *s = NM_SAVE(r, segment, w, *c, mask ? *mask : (nm_mask){ 0 }, context);
-    if (!s)
-        return (nm_tensor){ 0 };
-    if (s->mask.key_bias)
-        s->mask.key_bias = nm_save_(r, s->mask.key_bias, (size_t)s->mask.k_offsets[s->mask.n_seq] * sizeof *s->mask.key_bias);
-    if (s->mask.q_offsets)
-        s->mask.q_offsets = nm_save_(r, s->mask.q_offsets, (size_t)(s->mask.n_seq + 1) * sizeof *s->mask.q_offsets);
-    if (s->mask.k_offsets)
-        s->mask.k_offsets = nm_save_(r, s->mask.k_offsets, (size_t)(s->mask.n_seq + 1) * sizeof *s->mask.k_offsets);
-    return nm_checkpoint(r, x, run_segment, s);
+    segment *s = NM_SAVE(r, segment, w, *c, nm_mask_save(r, mask), context);
+    return s ? nm_checkpoint(r, x, run_segment, s) : (nm_tensor){ 0 };
 }
 
 nm_tensor nm_block_forward(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask, int index)

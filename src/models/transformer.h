@@ -43,6 +43,9 @@ void nm_block_params(nm_params *p, nm_block_w *w, const nm_block_cfg *c);
 bool nm_block_ready(nm_block_w *w, const nm_block_cfg *c);
 void nm_block_free(nm_block_w *w); /* what nm_params_free does not reach */
 
+/* A copy whose offsets and key biases live until nm_tape_clear: a checkpointed block runs again when their owner is gone. */
+nm_mask nm_mask_save(nm_run *r, const nm_mask *mask);
+
 /* x f32 [.., width], overwritten in inference. `index` names the block for observers ("block.3", "block.3.attn_out"). */
 nm_tensor nm_block_forward(nm_run *r, nm_tensor x, const nm_block_w *w, const nm_block_cfg *c, const nm_mask *mask, int index);
 /* The same with keys and values of f32 context [.., width]; the mask's q_offsets count rows of x, its k_offsets rows of context. */

@@ -69,7 +69,7 @@ nm_bn_norm nm_bn_running(nm_run *r, const nm_batchnorm_w *bn, float eps, int64_t
     return s;
 }
 
-/* The running statistics are part of the model, which a run with a tape owns alone. */
+/* The running statistics are part of the model, which a run in training owns alone. */
 static void follow(const nm_batchnorm_w *bn, int64_t c, double mean, double unbiased)
 {
     float *m = bn->running_mean.f32, *v = bn->running_var.f32;
@@ -95,10 +95,10 @@ nm_bn_norm nm_bn_batch(nm_run *r, const nm_batchnorm_w *bn, float eps, int64_t c
         for (int64_t i = 0; i < n_blocks; before += (double)blocks[i++].rows)
             join(&mean, &squares, before, (double)blocks[i].rows, blocks[i].mean[c], blocks[i].squares[c]);
         set_channel(bn, &s, c, mean, squares / (double)rows, (double)eps);
-        if (r->tape)
+        if (!r->rehearsal)
             follow(bn, c, mean, squares / (double)(rows - 1));
     }
-    if (r->tape && nm_has(&bn->num_batches_tracked))
+    if (!r->rehearsal && nm_has(&bn->num_batches_tracked))
         bn->num_batches_tracked.f32[0]++;
     return s;
 }

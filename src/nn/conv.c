@@ -5,10 +5,13 @@
  * normalised, while the block is there. The way back works on blocks of whole pictures: the gradient before the normalisation is
  * made in scratch and used at once for the weight (sum of outer products) and for the pixels (the convolution by the turned kernel,
  * or, with a stride, rows of products added back to where they came from). Blocks do not depend on the number of threads, and what
- * they add up is added in their order. */
+ * they add up is added in their order.
+ *
+ * Where products are of bf16 the pixels are rounded once, before they are copied: im2col of a channel pair is that of one f32. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "nn/ops.h"
 
 #define BLOCK_BYTES (192 << 10)      /* of one block's rows: half of a second-level cache of 512 KiB */
@@ -20,9 +23,13 @@ typedef struct geometry {
     int64_t groups, cg, og, k; /* channels of a group, in and out; k = kh kw cg */
     nm_window win;
     bool direct;               /* the pixels are the rows */
+    bool half;                 /* x is rounded to bf16 before its rows are copied or summed up; the result's gradient: half_back */
+    bool half_back;
 } geometry;
 
-static bool measure(const nm_tensor *x, const nm_weight *w, const nm_conv *c, geometry *g)
+static nm_dtype compute_of(const nm_run *r) { return r->compute == NM_I8 ? (nm_gemm_has(r->kn, NM_BF16) ? NM_BF16 : NM_F32) : r->compute; }
+
+static bool measure(const nm_run *r, const nm_tensor *x, const nm_weight *w, const nm_conv *c, geometry *g)
 {
     if (x->ndim != 4 || x->dtype != NM_F32 || !nm_is_contiguous(x) || w->shape.ndim != 4)
         return false;
@@ -41,6 +48,9 @@ static bool measure(const nm_tensor *x, const nm_weight *w, const nm_conv *c, ge
     g->og = g->o / g->groups;
     g->k = v->kh * v->kw * g->cg;
     g->direct = v->kh == 1 && v->kw == 1 && v->stride[0] == 1 && v->stride[1] == 1 && !v->pad[0] && !v->pad[1] && g->groups == 1;
+    bool bf16 = compute_of(r) == NM_BF16 && nm_gemm_has(r->kn, NM_BF16);
+    g->half = bf16 && g->cg % 2 == 0;
+    g->half_back = g->half && g->og % 2 == 0;
     return g->cg * g->groups == g->c && g->og * g->groups == g->o;
 }
 
@@ -53,7 +63,8 @@ static int64_t block_rows(int64_t rows, int64_t pixels, int64_t floats_per_pixel
     return fit < most ? fit : most;
 }
 
-/* im2col of rows [begin, end), numbered through all pictures: x's pictures are h x w, the result's out_h x out_w. */
+/* im2col of rows [begin, end), numbered through all pictures: x's pictures are h x w, the result's out_h x out_w. Of bf16 in pairs:
+ * c and ld count pairs then. */
 static void gather(const nm_run *r, const float *x, int64_t h, int64_t w, int64_t c, int64_t ld, const nm_window *win, int64_t out_h, int64_t out_w,
                    int64_t begin, int64_t end, float *dst)
 {
@@ -63,6 +74,35 @@ static void gather(const nm_run *r, const float *x, int64_t h, int64_t w, int64_
         dst += (to - from) * out_w * win->kh * win->kw * c;
         begin += to - from;
     }
+}
+
+/* im2col of one group's channels, from its first channel on, of f32 or bf16. */
+static void gather_group(const nm_run *r, const void *x, bool half, int64_t group, int64_t h, int64_t w, int64_t cg, int64_t c, const nm_window *win,
+                         int64_t out_h, int64_t out_w, int64_t begin, int64_t end, void *dst)
+{
+    int64_t per = half ? 2 : 1;
+    gather(r, (const float *)x + group * cg / per, h, w, cg / per, c / per, win, out_h, out_w, begin, end, dst);
+}
+
+static void round_bf16(const nm_run *r, int64_t n, const float *x, nm_bf16 *dst) { r->kn->elementwise.cast(n, x, NM_F32, dst, NM_BF16); }
+
+/* Rows of x that rows [begin, end) of the result are computed from, numbered through all pictures: [*first, *last). */
+static void rows_under(const geometry *g, int64_t begin, int64_t end, int64_t *first, int64_t *last)
+{
+    const nm_window *v = &g->win;
+    int64_t from = begin % g->oh * v->stride[0] - v->pad[0], to = (end - 1) % g->oh * v->stride[0] - v->pad[0] + (v->kh - 1) * v->dilation[0] + 1;
+    from = from < 0 ? 0 : from > g->h ? g->h : from;
+    to = to < 0 ? 0 : to > g->h ? g->h : to;
+    *first = begin / g->oh * g->h + from;
+    *last = (end - 1) / g->oh * g->h + to;
+}
+
+/* At most so many for any `rows` rows of the result. */
+static int64_t most_rows_under(const geometry *g, int64_t rows)
+{
+    const nm_window *v = &g->win;
+    int64_t skipped = g->h - g->oh * v->stride[0];
+    return rows * v->stride[0] + (v->kh - 1) * v->dilation[0] + ((rows - 1) / g->oh + 1) * (skipped > 0 ? skipped : 0);
 }
 
 /* ---- weights as the products want them ---- */
@@ -97,8 +137,6 @@ static bool pack_group(nm_run *r, const geometry *g, const nm_weight *w, int64_t
         nm_run_fail(r, NOEMA_E_MEMORY, "out of memory: packing a convolution");
     return ok;
 }
-
-static nm_dtype compute_of(const nm_run *r) { return r->compute == NM_I8 ? (nm_gemm_has(r->kn, NM_BF16) ? NM_BF16 : NM_F32) : r->compute; }
 
 static pthread_mutex_t conv_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -141,18 +179,26 @@ typedef struct forward_job {
     const nm_bn_norm *norm;   /* known statistics, or NULL */
     nm_bn_block *stats;       /* per block, or NULL */
     char *scratch;
-    size_t per_worker, gemm_bytes;
+    size_t per_worker, gemm_bytes, x_bytes; /* x_bytes: of the rounded pixels */
 } forward_job;
 
 static void forward_block(const forward_job *j, int64_t i, char *scratch)
 {
     const geometry *g = j->g;
     int64_t begin = i * j->rows, all = g->n * g->oh, end = begin + j->rows < all ? begin + j->rows : all, pixels = (end - begin) * g->ow;
-    float *cols = (float *)(void *)(scratch + j->gemm_bytes);
+    float *cols = (float *)(void *)(scratch + j->gemm_bytes + j->x_bytes);
+    const void *x = j->x;
+    if (!g->direct && g->half) {
+        int64_t first, last, row = g->w * g->c;
+        nm_bf16 *rounded = (nm_bf16 *)(void *)(scratch + j->gemm_bytes);
+        rows_under(g, begin, end, &first, &last);
+        round_bf16(j->r, (last - first) * row, j->x + first * row, rounded);
+        x = (const void *)((uintptr_t)rounded - (size_t)(first * row) * sizeof *rounded); /* where the first picture would lie */
+    }
     if (!g->direct)
-        gather(j->r, j->x + j->group * g->cg, g->h, g->w, g->cg, g->c, &g->win, g->oh, g->ow, begin, end, cols);
+        gather_group(j->r, x, g->half, j->group, g->h, g->w, g->cg, g->c, &g->win, g->oh, g->ow, begin, end, cols);
     float *raw = j->raw + begin * g->ow * g->o;
-    nm_gemm p = { .m = pixels, .a = g->direct ? j->x + begin * g->ow * g->c : cols, .a_dtype = NM_F32, .lda = g->k, .b = j->b, .c = raw + j->group * g->og,
+    nm_gemm p = { .m = pixels, .a = g->direct ? j->x + begin * g->ow * g->c : cols, .a_dtype = !g->direct && g->half ? NM_BF16 : NM_F32, .lda = g->k, .b = j->b, .c = raw + j->group * g->og,
                   .c_dtype = NM_F32, .ldc = g->o, .alpha = 1, .act = j->c->relu && !j->c->bn ? NM_ACT_RELU : NM_ACT_NONE,
                   .bias = j->c->bias && nm_has(j->c->bias) ? j->c->bias->f32 + j->group * g->og : NULL };
     nm_gemm_run(j->r->kn, &p, NULL, scratch);
@@ -178,6 +224,7 @@ static size_t round_64(size_t n) { return (n + 63) & ~(size_t)63; }
 static int64_t run_forward(nm_run *r, const geometry *g, const nm_weight *w, forward_job *j)
 {
     int64_t blocks = (g->n * g->oh + j->rows - 1) / j->rows, floats = (g->direct ? 0 : j->rows * g->ow * g->k) + 3 * g->o;
+    bool half = !g->direct && g->half;
     for (int64_t group = 0; group < g->groups && nm_run_ok(r); group++) {
         nm_packed own = { 0 };
         bool kept = g->groups == 1;
@@ -186,9 +233,11 @@ static int64_t run_forward(nm_run *r, const geometry *g, const nm_weight *w, for
             pack_group(r, g, w, group, FORWARD, compute_of(r), &own);
         nm_arena_mark mark = nm_arena_get_mark(r->arena);
         if (nm_run_ok(r)) {
-            nm_gemm p = { .m = j->rows * g->ow, .a_dtype = NM_F32, .lda = g->k, .b = j->b, .c_dtype = NM_F32, .ldc = g->o };
+            nm_gemm p = { .m = j->rows * g->ow, .a_dtype = half ? NM_BF16 : NM_F32, .lda = g->k, .b = j->b, .c_dtype = NM_F32, .ldc = g->o };
             j->gemm_bytes = round_64(nm_gemm_scratch(r->kn, &p, 1));
-            j->per_worker = round_64(j->gemm_bytes + (size_t)floats * sizeof(float));
+            j->x_bytes = half ? round_64((size_t)(most_rows_under(g, j->rows) * g->w * g->c) * sizeof(nm_bf16)) : 0;
+            j->per_worker = round_64(j->gemm_bytes + j->x_bytes + (size_t)floats * sizeof(float));
+            r->flops += 2.0 * (double)(g->n * g->oh * g->ow) * (double)g->og * (double)g->k;
             j->scratch = nm_scratch(r, j->per_worker * (size_t)nm_pool_size(r->pool));
             j->group = group;
             if (j->scratch)
@@ -232,7 +281,7 @@ typedef struct back_job {
     int64_t images, blocks, parts;
     int64_t rows_w, rows_x;      /* of a block of im2col: for the weight, for the pixels */
     char *scratch;
-    size_t per_worker, gemm_bytes, d_bytes;
+    size_t per_worker, gemm_bytes, d_bytes, half_bytes; /* half_bytes: of pixels, then of gradients, in bf16 */
 } back_job;
 
 /* The gradient of the convolution's result for pictures [begin, end), whose first pixel is row `at`. */
@@ -252,19 +301,24 @@ static const float *result_gradient(const back_job *j, int64_t at, int64_t rows,
     return d;
 }
 
-static void weight_block(const back_job *j, int64_t image, int64_t images, const float *d, float *dw, float *cols)
+/* A block's two sides, f32 or bf16. */
+typedef struct back_block { int64_t image, images; const void *x, *d; } back_block;
+
+static void weight_block(const back_job *j, const back_block *b, float *dw, void *cols)
 {
     const geometry *g = &j->s->g;
-    const float *x = (const float *)j->s->x.data + image * g->h * g->w * g->c;
+    const nm_channel_kernels *kn = &j->r->kn->channels;
     for (int64_t group = 0; group < g->groups; group++)
-        for (int64_t at = 0; at < images * g->oh; at += j->rows_w) {
-            int64_t end = at + j->rows_w < images * g->oh ? at + j->rows_w : images * g->oh;
-            const float *rows = x + at * g->ow * g->c;
-            if (!g->direct) {
-                gather(j->r, x + group * g->cg, g->h, g->w, g->cg, g->c, &g->win, g->oh, g->ow, at, end, cols);
-                rows = cols;
-            }
-            j->r->kn->channels.outer((end - at) * g->ow, g->og, g->k, d + at * g->ow * g->o + group * g->og, g->o, rows, g->k, dw + group * g->og * g->k, g->k);
+        for (int64_t at = 0; at < b->images * g->oh; at += j->rows_w) {
+            int64_t end = at + j->rows_w < b->images * g->oh ? at + j->rows_w : b->images * g->oh, first = at * g->ow * g->c, count = (end - at) * g->ow;
+            int64_t from = at * g->ow * g->o + group * g->og;
+            float *to = dw + group * g->og * g->k;
+            if (!g->direct)
+                gather_group(j->r, b->x, g->half_back, group, g->h, g->w, g->cg, g->c, &g->win, g->oh, g->ow, at, end, cols);
+            if (g->half_back)
+                kn->outer_bf16(count, g->og, g->k, (const nm_bf16 *)b->d + from, g->o, g->direct ? (const nm_bf16 *)b->x + first : cols, g->k, to, g->k);
+            else
+                kn->outer(count, g->og, g->k, (const float *)b->d + from, g->o, g->direct ? (const float *)b->x + first : cols, g->k, to, g->k);
         }
 }
 
@@ -283,21 +337,22 @@ static void scatter(const nm_run *r, const geometry *g, const float *cols, int64
             }
 }
 
-static void pixel_block(const back_job *j, int64_t image, int64_t images, const float *d, float *cols, void *scratch)
+static void pixel_block(const back_job *j, const back_block *b, float *cols, void *scratch)
 {
     const geometry *g = &j->s->g;
     nm_window turned = { g->win.kh, g->win.kw, { 1, 1 }, { 0 }, { g->win.dilation[0], g->win.dilation[1] } };
     for (int i = 0; i < 2; i++)
         turned.pad[i] = g->win.dilation[i] * ((i ? g->win.kw : g->win.kh) - 1) - g->win.pad[i];
-    float *dx = j->dx + image * g->h * g->w * g->c;
-    int64_t h = j->strided ? g->oh : g->h, w = j->strided ? g->ow : g->w, taps = g->win.kh * g->win.kw * g->og;
+    float *dx = j->dx + b->image * g->h * g->w * g->c;
+    size_t size = g->half_back ? sizeof(nm_bf16) : sizeof(float);
+    int64_t images = b->images, h = j->strided ? g->oh : g->h, w = j->strided ? g->ow : g->w, taps = g->win.kh * g->win.kw * g->og;
     for (int64_t group = 0; group < g->groups; group++)
         for (int64_t at = 0; at < images * h; at += j->rows_x) {
             int64_t end = at + j->rows_x < images * h ? at + j->rows_x : images * h;
-            const float *from = d + group * g->og;
-            nm_gemm p = { .m = (end - at) * w, .a_dtype = NM_F32, .b = &j->b[group], .c_dtype = NM_F32, .alpha = 1 };
+            const char *from = (const char *)b->d + (size_t)(at * w * g->o + group * g->og) * size; /* where rows are read as they lie */
+            nm_gemm p = { .m = (end - at) * w, .a_dtype = g->half_back ? NM_BF16 : NM_F32, .b = &j->b[group], .c_dtype = NM_F32, .alpha = 1 };
             if (j->strided) {
-                p.a = from + at * w * g->o;
+                p.a = from;
                 p.lda = g->o;
                 p.c = cols;
                 p.ldc = g->k;
@@ -306,8 +361,8 @@ static void pixel_block(const back_job *j, int64_t image, int64_t images, const 
                 continue;
             }
             if (!g->direct)
-                gather(j->r, from, g->oh, g->ow, g->og, g->o, &turned, g->h, g->w, at, end, cols);
-            p.a = g->direct ? from + at * w * g->o : cols;
+                gather_group(j->r, b->d, g->half_back, group, g->oh, g->ow, g->og, g->o, &turned, g->h, g->w, at, end, cols);
+            p.a = g->direct ? (const void *)from : cols;
             p.lda = taps;
             p.c = dx + at * w * g->c + group * g->cg;
             p.ldc = p.ldr = g->c;
@@ -322,17 +377,24 @@ static void back_parts(void *arg, int64_t begin, int64_t end, int worker)
     const back_job *j = arg;
     const geometry *g = &j->s->g;
     char *scratch = j->scratch + (size_t)worker * j->per_worker;
-    float *d_room = (float *)(void *)(scratch + j->gemm_bytes), *cols = (float *)(void *)(scratch + j->gemm_bytes + j->d_bytes);
+    float *d_room = (float *)(void *)(scratch + j->gemm_bytes), *cols = (float *)(void *)(scratch + j->gemm_bytes + j->d_bytes + j->half_bytes);
+    nm_bf16 *half = (nm_bf16 *)(void *)(scratch + j->gemm_bytes + j->d_bytes), *half_d = half + j->images * g->h * g->w * g->c;
     for (int64_t part = begin; part < end; part++)
         for (int64_t b = j->blocks * part / j->parts; b < j->blocks * (part + 1) / j->parts; b++) {
             int64_t image = b * j->images, images = image + j->images < g->n ? j->images : g->n - image, rows = images * g->oh * g->ow;
             const float *d = result_gradient(j, image * g->oh * g->ow, rows, d_room);
+            const float *x = (const float *)j->s->x.data + image * g->h * g->w * g->c;
+            if (g->half_back)
+                round_bf16(j->r, rows * g->o, d, half_d);
+            if (g->half_back && j->dw)
+                round_bf16(j->r, images * g->h * g->w * g->c, x, half);
+            back_block block = { image, images, g->half_back ? (const void *)half : x, g->half_back ? (const void *)half_d : d };
             if (j->dw)
-                weight_block(j, image, images, d, j->dw + part * g->o * g->k, cols);
+                weight_block(j, &block, j->dw + part * g->o * g->k, cols);
             for (int64_t i = 0; j->dbias && i < rows; i++)
                 j->r->kn->elementwise.add(g->o, j->dbias + part * g->o, d + i * g->o, j->dbias + part * g->o);
             if (j->dx)
-                pixel_block(j, image, images, d, cols, scratch);
+                pixel_block(j, &block, cols, scratch);
         }
 }
 
@@ -377,13 +439,14 @@ static void size_scratch(back_job *j)
     int64_t w_floats = g->direct || !j->dw ? 0 : j->rows_w * g->ow * g->k;
     int64_t x_floats = g->direct || !j->dx ? 0 : j->strided ? j->rows_x * g->ow * g->k : j->rows_x * g->w * taps * g->og;
     j->d_bytes = j->rows ? round_64((size_t)(j->images * g->oh * g->ow * g->o) * sizeof(float)) : 0;
+    j->half_bytes = g->half_back ? round_64((size_t)(j->images * (g->h * g->w * g->c + g->oh * g->ow * g->o)) * sizeof(nm_bf16)) : 0;
     j->gemm_bytes = 0;
     if (j->dx) {
-        nm_gemm p = { .m = j->rows_x * (j->strided ? g->ow : g->w), .a_dtype = NM_F32, .lda = j->strided || g->direct ? g->o : taps * g->og, .b = j->b,
+        nm_gemm p = { .m = j->rows_x * (j->strided ? g->ow : g->w), .a_dtype = g->half_back ? NM_BF16 : NM_F32, .lda = j->strided || g->direct ? g->o : taps * g->og, .b = j->b,
                       .c_dtype = NM_F32, .ldc = g->c };
         j->gemm_bytes = round_64(nm_gemm_scratch(j->r->kn, &p, 1));
     }
-    j->per_worker = round_64(j->gemm_bytes + j->d_bytes + (size_t)(w_floats > x_floats ? w_floats : x_floats) * sizeof(float));
+    j->per_worker = round_64(j->gemm_bytes + j->d_bytes + j->half_bytes + (size_t)(w_floats > x_floats ? w_floats : x_floats) * sizeof(float));
     j->scratch = nm_scratch(j->r, j->per_worker * (size_t)nm_pool_size(j->r->pool) + 64);
 }
 
@@ -405,6 +468,7 @@ static void run_backward(nm_run *r, conv_saved *s, back_job *j)
     if (nm_run_ok(r))
         size_scratch(j);
     if (nm_run_ok(r)) {
+        r->flops += 2.0 * (double)(g->n * g->oh * g->ow) * (double)g->o * (double)g->k * ((dw != NULL) + (j->dx != NULL));
         nm_parallel_for(r->pool, j->parts, 1, back_parts, j);
         if (dw)
             add_parts(g, j->dw, j->parts, dw);
@@ -459,7 +523,7 @@ nm_tensor nm_conv2d(nm_run *r, nm_tensor x, const nm_weight *w, nm_conv c)
     geometry g;
     if (!x.data || (c.residual && !c.residual->data) || !nm_run_ok(r))
         return (nm_tensor){ 0 };
-    if (!measure(&x, w, &c, &g) || (c.residual && !c.bn))
+    if (!measure(r, &x, w, &c, &g) || (c.residual && !c.bn))
         return nm_run_fail(r, NOEMA_E_INTERNAL, "conv2d: expected f32 [n, h, w, c] with the weight's channels");
     if (g.oh < 1 || g.ow < 1)
         return nm_run_fail(r, NOEMA_E_ARGUMENT, "conv2d: image [%lld, %lld] is smaller than the kernel", (long long)g.h, (long long)g.w);

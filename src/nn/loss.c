@@ -1,6 +1,7 @@
 /* loss.c - losses as operators: see nn.h. The gradient for an upstream of 1 is made with the loss and kept: a loss is small beside the
  * network before it. Sums are double. */
 #include <math.h>
+#include <string.h>
 
 #include "nn/ops.h"
 
@@ -52,29 +53,45 @@ static double log_sum(const float *x, int64_t n, double t)
     return most + log(sum);
 }
 
-/* (1 - smoothing) nll + smoothing / classes * sum of -log p, mean over the rows that are not ignored. */
-nm_tensor nm_cross_entropy(nm_run *r, nm_tensor x, const int64_t *labels, float smoothing, int64_t ignore)
+/* (1 - smoothing) nll + smoothing / classes * sum of -log p. */
+double nm_cross_entropy_sum(const float *logits, const int64_t *label, int64_t rows, int64_t classes, double smoothing, const double *weight, double same, float *d)
+{
+    double loss = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        if (label[i] == NM_NO_LABEL)
+            continue;
+        const float *z = logits + i * classes;
+        double most = -INFINITY, sum = 0, mean = 0, w = weight ? weight[i] : same;
+        for (int64_t c = 0; c < classes; c++)
+            most = (double)z[c] > most ? (double)z[c] : most;
+        for (int64_t c = 0; c < classes; c++) {
+            sum += exp((double)z[c] - most);
+            mean += (double)z[c];
+        }
+        double lse = log(sum) + most;
+        loss += w * ((1 - smoothing) * (lse - (double)z[label[i]]) + smoothing * (lse - mean / (double)classes));
+        for (int64_t c = 0; d && c < classes; c++) {
+            double target = smoothing / (double)classes + (c == label[i] ? 1 - smoothing : 0);
+            d[i * classes + c] += (float)(w * (exp((double)z[c] - lse) - target));
+        }
+    }
+    return loss;
+}
+
+nm_tensor nm_cross_entropy(nm_run *r, nm_tensor x, const int64_t *labels, float smoothing)
 {
     bool ok;
     int64_t n = x.data && x.ndim ? x.shape[x.ndim - 1] : 0, rows = n ? nm_numel(&x) / n : 0, kept = 0;
     float *d = start(r, &x, n > 0, &ok);
-    double loss = 0, even = (double)smoothing / (double)(n ? n : 1);
     for (int64_t i = 0; ok && i < rows; i++) {
-        if (labels[i] != ignore && (labels[i] < 0 || labels[i] >= n))
+        if (labels[i] != NM_NO_LABEL && (labels[i] < 0 || labels[i] >= n))
             return nm_run_fail(r, NOEMA_E_ARGUMENT, "cross entropy: label %lld of %lld classes", (long long)labels[i], (long long)n);
-        kept += labels[i] != ignore;
+        kept += labels[i] != NM_NO_LABEL;
     }
-    for (int64_t i = 0; ok && i < rows; i++) {
-        const float *row = (const float *)x.data + i * n;
-        bool counts = labels[i] != ignore;
-        double lse = counts ? log_sum(row, n, 1) : 0;
-        for (int64_t c = 0; c < n; c++) {
-            double target = counts ? even + (c == labels[i] ? 1 - (double)smoothing : 0) : 0;
-            loss -= target > 0 ? target * ((double)row[c] - lse) : 0;
-            d[i * n + c] = counts ? (float)((exp((double)row[c] - lse) - target) / (double)kept) : 0;
-        }
-    }
-    return ok ? finish(r, x, loss / (double)(kept ? kept : 1), d) : (nm_tensor){ 0 };
+    if (!ok)
+        return (nm_tensor){ 0 };
+    memset(d, 0, (size_t)nm_numel(&x) * sizeof *d);
+    return finish(r, x, nm_cross_entropy_sum(x.data, labels, rows, n, (double)smoothing, NULL, 1 / (double)(kept ? kept : 1), d), d);
 }
 
 /* -sum t log softmax(x), mean over rows; targets need not add up to 1. */

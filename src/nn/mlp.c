@@ -1,25 +1,25 @@
 /* mlp.c - the two products of a transformer block's second half as one operator: see nn.h. The backward keeps the input of the activation
- * alone: the widest tensor of a block is stored once instead of twice, and nothing as wide has a gradient buffer of its own. */
+ * alone, in the dtype of activations: the widest tensor of a block is stored once instead of twice, and nothing as wide has a gradient
+ * buffer of its own. */
 #include "nn/ops.h"
 
 typedef struct mlp_saved { nm_tensor x, pre, y, residual; const nm_linear_w *fc, *proj; nm_act act; int64_t rows, width, mlp, out; } mlp_saved;
-typedef struct act_job { const nm_run *r; const float *x; char *y; nm_dtype dtype; nm_act act; float *dy; } act_job;
+typedef struct act_job { const nm_run *r; const char *x; char *y; nm_dtype dtype; nm_act act; float *dy; } act_job; /* x, y of dtype */
 
-enum { GRAIN = 8 << 10 };
+enum { GRAIN = 8 << 10, PIECE = 1 << 10 };
 
 static void act_part(void *arg, int64_t b, int64_t e, int worker)
 {
     const act_job *j = arg;
-    float t[1 << 10];
+    const nm_elementwise_kernels *k = &j->r->kn->elementwise;
+    size_t size = nm_dtype_size(j->dtype);
+    float t[PIECE];
     (void)worker;
-    if (j->dtype == NM_F32) {
-        j->r->kn->elementwise.act(e - b, j->x + b, j->act, (float *)(void *)j->y + b);
-        return;
-    }
     for (int64_t n; b < e; b += n) {
-        n = e - b < 1 << 10 ? e - b : 1 << 10;
-        j->r->kn->elementwise.act(n, j->x + b, j->act, t);
-        j->r->kn->elementwise.cast(n, t, NM_F32, j->y + (size_t)b * nm_dtype_size(j->dtype), j->dtype);
+        n = e - b < PIECE ? e - b : PIECE;
+        k->cast(n, j->x + (size_t)b * size, j->dtype, t, NM_F32);
+        k->act(n, t, j->act, t);
+        k->cast(n, t, NM_F32, j->y + (size_t)b * size, j->dtype);
     }
 }
 
@@ -36,8 +36,13 @@ static nm_tensor activated(nm_run *r, nm_tensor pre, nm_act act)
 static void slope_part(void *arg, int64_t b, int64_t e, int worker)
 {
     const act_job *j = arg;
+    float t[PIECE];
     (void)worker;
-    j->r->kn->gradient.act_back(e - b, j->x + b, j->act, j->dy + b, j->dy + b, false);
+    for (int64_t n; b < e; b += n) {
+        n = e - b < PIECE ? e - b : PIECE;
+        j->r->kn->elementwise.cast(n, j->x + (size_t)b * nm_dtype_size(j->dtype), j->dtype, t, NM_F32);
+        j->r->kn->gradient.act_back(n, t, j->act, j->dy + b, j->dy + b, false);
+    }
 }
 
 static void mlp_backward(nm_run *r, void *saved)
@@ -56,7 +61,7 @@ static void mlp_backward(nm_run *r, void *saved)
         return;
     nm_input_gradient(r, &s->proj->weight, s->rows, s->out, s->mlp, dy, s->out, d, s->mlp, false);
     nm_grad_pass(r, &s->y, &s->residual);
-    act_job j = { r, s->pre.data, NULL, NM_F32, s->act, d };
+    act_job j = { r, s->pre.data, NULL, s->pre.dtype, s->act, d };
     nm_parallel_for(r->pool, s->rows * s->mlp, GRAIN, slope_part, &j);
     nm_linear_gradients(r, &s->fc->weight, &s->fc->bias, s->rows, s->mlp, s->width, d, s->mlp, s->x.data, s->x.dtype, s->width);
     bool add;
@@ -71,7 +76,7 @@ nm_tensor nm_mlp(nm_run *r, nm_tensor x, const nm_linear_w *fc, nm_act act, cons
     bool plain = x.data && e.act == NM_ACT_NONE && !(e.gamma && nm_has(e.gamma)) && e.residual && nm_is_contiguous(&x);
     if (!wants || !plain || !nm_run_ok(r))
         return nm_linear(r, nm_linear(r, x, fc, (nm_epilogue){ .act = act }), proj, e);
-    nm_tensor pre = nm_new(r, NM_F32, nm_with_last(&x, fc->weight.shape.dim[0])), y = nm_new(r, NM_F32, nm_shape_of(e.residual));
+    nm_tensor pre = nm_new(r, r->act, nm_with_last(&x, fc->weight.shape.dim[0])), y = nm_new(r, NM_F32, nm_shape_of(e.residual));
     nm_arena_mark mark = nm_arena_get_mark(r->arena);
     if (pre.data && y.data)
         nm_product_into(r, x, &fc->weight, &fc->bias, (nm_epilogue){ 0 }, pre);

@@ -124,7 +124,11 @@ typedef struct nm_window_w { nm_linear_w qkv, proj; nm_weight table; } nm_window
 nm_tensor nm_window_attention(nm_run *r, nm_tensor x, const nm_window_w *w, int heads, int window, int shift);
 
 /* Losses: one f32 number (GIoU: one per box), gradients to x alone; targets are constants, read during the call only. */
-nm_tensor nm_cross_entropy(nm_run *r, nm_tensor x, const int64_t *labels, float smoothing, int64_t ignore); /* mean over rows whose label is not `ignore` */
+#define NM_NO_LABEL (-100) /* a row that does not count */
+/* Sum over rows of weight[i] * CE(logits[i], label[i]) with label smoothing (torch.nn.functional.cross_entropy); adds its gradient to d (may be
+ * NULL). weight NULL: `same` for every row. logits, d f32 [rows, classes], sums in double. */
+double nm_cross_entropy_sum(const float *logits, const int64_t *label, int64_t rows, int64_t classes, double smoothing, const double *weight, double same, float *d);
+nm_tensor nm_cross_entropy(nm_run *r, nm_tensor x, const int64_t *labels, float smoothing); /* mean over the rows that count */
 nm_tensor nm_soft_cross_entropy(nm_run *r, nm_tensor x, const float *targets);                              /* -sum t log softmax(x), mean over rows */
 nm_tensor nm_distillation(nm_run *r, nm_tensor x, const float *teacher, float temperature);                 /* T^2 KL of the softened softmaxes, mean over rows */
 nm_tensor nm_bce_logits(nm_run *r, nm_tensor x, const float *targets);                                      /* mean */

@@ -52,8 +52,8 @@ nm_bn_norm nm_bn_running(nm_run *r, const nm_batchnorm_w *bn, float eps, int64_t
 nm_bn_norm nm_bn_batch(nm_run *r, const nm_batchnorm_w *bn, float eps, int64_t cols, const nm_bn_block *blocks, int64_t n_blocks);
 void nm_bn_apply(nm_run *r, const nm_bn_norm *s, nm_tensor x, const nm_tensor *residual, bool relu, nm_tensor y);
 static inline bool nm_bn_trains(const nm_run *r, const nm_batchnorm_w *bn) { return bn && (nm_trains(r, &bn->weight) || nm_trains(r, &bn->bias)); }
-/* Whether the batch's statistics are used. Also without a tape: the first pass of two-pass accumulation must see what the second does. */
-static inline bool nm_bn_follows(const nm_run *r, const nm_batchnorm_w *bn) { return r->training && (bn->weight.grad || bn->bias.grad); }
+/* Whether the batch's statistics are used, and the running ones moved. */
+static inline bool nm_bn_follows(const nm_run *r, const nm_batchnorm_w *bn) { return r->training && !bn->running_mean.still; }
 /* Sums what a, b and k of `j` need over all rows and collects the gradients of weight and bias; then j->dx may be made in any order. */
 void nm_bn_prepare_back(nm_run *r, const nm_batchnorm_w *bn, const nm_bn_norm *s, int64_t rows, nm_channel_back *j);
 

@@ -278,6 +278,11 @@ void nm_weight_set(nm_weight *w, float *data, nm_shape shape)
 
 bool nm_weight_own(nm_weight *w)
 {
+    const nm_tensor *t = &w->part[0];
+    if (nm_has(w) && w->owned_part && w->n_parts == 1 && !w->transposed && t->dtype == NM_F32 && nm_is_contiguous(t) && (!w->f32 || w->f32 == t->data)) {
+        w->f32 = t->data; /* it is already */
+        return true;
+    }
     nm_shape shape = nm_has(w) ? w->shape : NM_SCALAR;
     float *value = nm_alloc(((size_t)nm_shape_numel(shape) + 1) * sizeof *value);
     if (!value)

@@ -17,6 +17,7 @@ typedef struct nm_weight {
     nm_tensor part[NM_MAX_PARTS];     /* stored dtype, any strides */
     bool transposed;
     float *f32;                       /* vectors, scalars and position tables: made at load, [numel] contiguous, as declared */
+    bool still;                       /* running statistics that training uses and leaves as they are */
     bool owned_part;                  /* part[0].data was allocated for this weight (initialised, resized, trained) */
     _Atomic(nm_packed *) packed[NM_DTYPES]; /* by compute dtype, made at first use */
     struct nm_grad *grad;

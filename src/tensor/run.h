@@ -24,6 +24,7 @@ typedef struct nm_run {
     nm_arena *arena;
     struct nm_tape *tape; /* NULL in inference: nothing is recorded */
     bool training;
+    bool rehearsal;       /* in training: this forward runs once more, so that running statistics do not move */
     bool checkpoint;      /* blocks of transformers keep their input only (tape.h) */
     nm_dtype compute;     /* of matrix products: NM_F32, NM_BF16 or NM_I8 */
     nm_dtype act;         /* of activations between a norm and the next product: NM_F32 or NM_BF16; the residual stream is f32 */
@@ -36,7 +37,7 @@ typedef struct nm_run {
     nm_observe_fn *observe;
     void *observe_user;
     char observe_prefix[96]; /* e.g. "visual." */
-    double flops;         /* of products and attention so far, two per multiply-add; the owner sets it to 0 */
+    double flops;         /* of products, convolutions and attention so far, two per multiply-add; the owner sets it to 0 */
     noema_error err;      /* the first error; operators do nothing once it is set */
 } nm_run;
 

@@ -231,7 +231,10 @@ nm_tensor nm_checkpoint(nm_run *r, nm_tensor x, nm_segment_fn *fn, void *arg)
     nm_rng rng = r->rng;
     nm_arena_mark mark = nm_arena_get_mark(r->arena);
     size_t first = t->n;
+    bool rehearsal = r->rehearsal;
+    r->rehearsal = true;
     nm_tensor inner = fn(r, x, arg);
+    r->rehearsal = rehearsal;
     t->n = first;
     if (!nm_run_ok(r) || !inner.data)
         return (nm_tensor){ 0 };

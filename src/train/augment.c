@@ -74,8 +74,8 @@ noema_status nm_augment_parse(nm_augment *a, const char *text, noema_error *err)
 
 /* ---- geometry ---- */
 
-/* torchvision's RandomResizedCrop.get_params. */
-static nm_rect random_crop(const nm_augment *a, nm_rng *r, int width, int height)
+/* The drawn part of torchvision's RandomResizedCrop.get_params. */
+bool nm_augment_crop(const nm_augment *a, nm_rng *r, int width, int height, nm_rect *crop)
 {
     double area = (double)width * height, lo = log(a->ratio[0]), hi = log(a->ratio[1]);
     for (int i = 0; i < 10; i++) {
@@ -84,9 +84,18 @@ static nm_rect random_crop(const nm_augment *a, nm_rng *r, int width, int height
         int w = (int)lround(sqrt(target * ratio)), h = (int)lround(sqrt(target / ratio));
         if (w > 0 && w <= width && h > 0 && h <= height) {
             int y = (int)nm_rng_below(r, (uint64_t)(height - h) + 1), x = (int)nm_rng_below(r, (uint64_t)(width - w) + 1);
-            return (nm_rect){ x, y, x + w, y + h };
+            *crop = (nm_rect){ x, y, x + w, y + h };
+            return true;
         }
     }
+    return false;
+}
+
+static nm_rect random_crop(const nm_augment *a, nm_rng *r, int width, int height)
+{
+    nm_rect crop;
+    if (nm_augment_crop(a, r, width, height, &crop))
+        return crop;
     double in = (double)width / height;
     int w = width, h = height;
     if (in < a->ratio[0])

@@ -27,6 +27,9 @@ void nm_augment_scratch_free(nm_augment_scratch *s);
 noema_status nm_augment_run(const nm_augment *a, const nm_preprocess *rule, nm_preprocess_scratch *p, nm_augment_scratch *s, const nm_image *picture,
                             nm_rng *r, float *out, noema_error *err);
 
+/* A window of drawn area and shape; false: ten of them did not fit. */
+bool nm_augment_crop(const nm_augment *a, nm_rng *r, int width, int height, nm_rect *crop);
+
 /* For the tests: torchvision's adjust_* on u8 RGB [n, 3], in place. */
 void nm_adjust_brightness(unsigned char *rgb, size_t n, double factor);
 void nm_adjust_contrast(unsigned char *rgb, size_t n, double factor);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "train/trainer.h"
 #include "weights/weights.h"
 
@@ -33,10 +34,21 @@ static json_t *put_tensor(writer *w, nm_shape shape, const float *data)
     return json_pack("{s:I}", "$tensor", (json_int_t)w->n++);
 }
 
-/* A parameter, its moments and its average lie in the file's layout. */
-static json_t *put_param(writer *w, const nm_train_param *p, const float *data)
+/* One of the tensors that files hold for a parameter: its name, its shape as declared, where its values begin. */
+typedef struct piece { const char *name; nm_shape shape; size_t at, n; } piece;
+
+static piece piece_of(const nm_train_param *p, int k)
 {
-    json_t *ref = put_tensor(w, p->w->shape, data);
+    piece q = { p->n_parts > 1 ? p->part[k] : p->name, p->w->shape, p->n / (size_t)p->n_parts * (size_t)k, p->n / (size_t)p->n_parts };
+    if (p->n_parts > 1)
+        q.shape.dim[0] /= p->n_parts;
+    return q;
+}
+
+/* A piece of a parameter, its moments or its average, in the file's layout. */
+static json_t *put_piece(writer *w, const nm_train_param *p, const piece *q, const float *data)
+{
+    json_t *ref = put_tensor(w, q->shape, data + q->at);
     nm_wview *v = &w->views[w->n - 1], declared = *v;
     if (p->counter) {
         int64_t *count = &w->counts[w->n_counts++];
@@ -55,7 +67,10 @@ static json_t *weights_tree(const nm_trainer *t, writer *w, bool ema)
 {
     json_t *o = json_object();
     for (size_t i = 0; i < t->n_params; i++)
-        json_object_set_new(o, t->params[i].name, put_param(w, &t->params[i], ema ? t->params[i].ema : t->params[i].w->f32));
+        for (int k = 0; k < t->params[i].n_parts; k++) {
+            piece q = piece_of(&t->params[i], k);
+            json_object_set_new(o, q.name, put_piece(w, &t->params[i], &q, ema ? t->params[i].ema : t->params[i].w->f32));
+        }
     return o;
 }
 
@@ -81,6 +96,20 @@ static json_t *group_tree(const nm_trainer *t, bool decayed, size_t first, size_
     return g;
 }
 
+static json_t *moments_tree(const nm_trainer *t, writer *w, const nm_train_param *p, const piece *q)
+{
+    json_t *s = json_object();
+    if (t->o.opt.kind != NM_OPT_SGD) {
+        float *step = &w->steps[w->n_steps++];
+        *step = (float)t->step;
+        json_object_set_new(s, "step", put_tensor(w, NM_SCALAR, step));
+    }
+    json_object_set_new(s, t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", put_piece(w, p, q, p->m));
+    if (p->v)
+        json_object_set_new(s, "exp_avg_sq", put_piece(w, p, q, p->v));
+    return s;
+}
+
 static json_t *optimizer_tree(const nm_trainer *t, writer *w)
 {
     json_t *state = json_object(), *groups = json_array();
@@ -89,23 +118,13 @@ static json_t *optimizer_tree(const nm_trainer *t, writer *w)
         size_t first = index;
         for (size_t i = 0; i < t->n_params; i++) {
             const nm_train_param *p = &t->params[i];
-            char key[32];
-            if (p->frozen || p->decayed != (bool)decayed)
-                continue;
-            snprintf(key, sizeof key, "%zu", index++);
-            json_t *s = json_object();
-            if (t->o.opt.kind != NM_OPT_SGD) {
-                float *step = &w->steps[w->n_steps++];
-                *step = (float)t->step;
-                json_object_set_new(s, "step", put_tensor(w, NM_SCALAR, step));
+            for (int k = 0; k < p->n_parts && !p->frozen && p->decayed == (bool)decayed; k++, index++) {
+                char key[32];
+                piece q = piece_of(p, k);
+                snprintf(key, sizeof key, "%zu", index);
+                if (t->step > 0)
+                    json_object_set_new(state, key, moments_tree(t, w, p, &q));
             }
-            json_object_set_new(s, t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", put_param(w, p, p->m));
-            if (p->v)
-                json_object_set_new(s, "exp_avg_sq", put_param(w, p, p->v));
-            if (t->step > 0)
-                json_object_set_new(state, key, s);
-            else
-                json_decref(s);
         }
         json_array_append_new(groups, group_tree(t, decayed, first, index - first));
     }
@@ -114,7 +133,8 @@ static json_t *optimizer_tree(const nm_trainer *t, writer *w)
 
 noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *name, int64_t epoch, int64_t samples_seen, noema_error *err)
 {
-    writer w = { .views = nm_malloc_array(t->n_params * 5 + 1, sizeof(nm_wview)), .steps = nm_malloc_array(t->n_params + 1, sizeof(float)),
+    size_t pieces = NM_MAX_PARTS * t->n_params;
+    writer w = { .views = nm_malloc_array(pieces * 5 + 1, sizeof(nm_wview)), .steps = nm_malloc_array(pieces + 1, sizeof(float)),
                  .counts = nm_malloc_array(2 * t->n_params + 1, sizeof(int64_t)) };
     noema_status s = NOEMA_OK;
     if (!w.views || !w.steps || !w.counts) {
@@ -151,9 +171,9 @@ static const nm_wview *find(const reader *r, const char *part, const char *name)
 }
 
 /* The stored shape as the declaration sees it; [] and [1] are the same. */
-static bool fits(const nm_train_param *p, const nm_wview *v)
+static bool fits(const nm_train_param *p, const piece *q, const nm_wview *v)
 {
-    const nm_shape *s = &p->w->shape;
+    const nm_shape *s = &q->shape;
     if (s->ndim == 0)
         return nm_wview_numel(v) == 1;
     if (v->ndim != s->ndim)
@@ -164,29 +184,50 @@ static bool fits(const nm_train_param *p, const nm_wview *v)
     return true;
 }
 
-static noema_status check(const reader *r, const nm_train_param *p, const char *part, const nm_wview *v)
+static noema_status check(const reader *r, const nm_train_param *p, const piece *q, const char *part, const nm_wview *v)
 {
     char want[128], got[128];
+    if (!v && p->counter && p->w->still) /* FrozenBatchNorm2d counts nothing */
+        return NOEMA_OK;
     if (!v)
-        return nm_fail(r->err, NOEMA_E_MISSING, "%s: %s of %s is not there", r->path, part, p->name);
-    if (!fits(p, v))
-        return nm_fail(r->err, NOEMA_E_MISMATCH, "%s: %s of %s: expected %s%s, got %s", r->path, part, p->name,
-                       nm_shape_text(p->w->shape.ndim, p->w->shape.dim, want), p->layout ? " in the file's order" : "", nm_shape_text(v->ndim, v->shape, got));
+        return nm_fail(r->err, NOEMA_E_MISSING, "%s: %s of %s is not there", r->path, part, q->name);
+    if (!fits(p, q, v))
+        return nm_fail(r->err, NOEMA_E_MISMATCH, "%s: %s of %s: expected %s%s, got %s", r->path, part, q->name,
+                       nm_shape_text(q->shape.ndim, q->shape.dim, want), p->layout ? " in the file's order" : "", nm_shape_text(v->ndim, v->shape, got));
     return NOEMA_OK;
 }
 
-static void take(const nm_train_param *p, const nm_wview *v, float *dst)
+static void take(const nm_train_param *p, const piece *q, const nm_wview *v, float *dst)
 {
+    if (!v)
+        return;
     nm_wview t = *v;
     for (int d = 0; d < v->ndim; d++) {
         t.shape[nm_layout_dim(p->layout, d)] = v->shape[d];
         t.stride[nm_layout_dim(p->layout, d)] = v->stride[d];
     }
-    nm_wview_copy_f32(&t, dst);
+    nm_wview_copy_f32(&t, dst + q->at);
+}
+
+/* transformers 5 lists the positions of a RoBERTa tower behind its first norm, transformers 4 behind its words. */
+static void order_params(const nm_trainer *t, bool positions_second, size_t *order)
+{
+    size_t words = t->n_params, n = 0;
+    for (size_t i = 0; i < t->n_params; i++) {
+        bool positions = nm_has_suffix(t->params[i].name, "embeddings.position_embeddings.weight") && words < i;
+        order[n] = i;
+        for (size_t k = n++; positions_second && positions && k > words + 1; k--) { /* names are in declared order: nothing moved before */
+            size_t other = order[k - 1];
+            order[k - 1] = order[k];
+            order[k] = other;
+        }
+        if (nm_has_suffix(t->params[i].name, "embeddings.word_embeddings.weight"))
+            words = i;
+    }
 }
 
 /* The file's index of each parameter by one rule; false when group sizes or shapes do not fit. */
-static bool number_by(const reader *r, const json_t *groups, bool (*decays)(const nm_train_param *), bool group_decays[2], size_t *index)
+static bool number_by(const reader *r, const json_t *groups, bool (*decays)(const nm_train_param *), const size_t *order, bool group_decays[2], size_t *index)
 {
     nm_trainer *t = r->t;
     size_t n_groups = json_array_size(groups), at = 0;
@@ -200,65 +241,82 @@ static bool number_by(const reader *r, const json_t *groups, bool (*decays)(cons
         if (n_groups == 2 && !want)
             want = g == 1 && nm_json_num(json_array_get(groups, 0), "weight_decay", 0) == 0;
         group_decays[g] = want;
-        for (size_t i = 0; i < t->n_params; i++)
-            if (!t->params[i].frozen && decays(&t->params[i]) == want) {
-                index[i] = at++;
-                count++;
+        for (size_t o = 0, i; o < t->n_params; o++)
+            if (i = order[o], !t->params[i].frozen && decays(&t->params[i]) == want) {
+                index[i] = at;
+                at += (size_t)t->params[i].n_parts;
+                count += (size_t)t->params[i].n_parts;
             }
         if (count != json_array_size(nm_json_get(group, "params")))
             return false;
     }
-    for (size_t i = 0; i < t->n_params; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "optimizer.state.%zu.exp_avg", index[i]);
-        const nm_wview *v = nm_weights_find(r->f, name);
-        if (!t->params[i].frozen && v && !fits(&t->params[i], v))
-            return false;
-    }
+    for (size_t i = 0; i < t->n_params; i++)
+        for (int k = 0; k < t->params[i].n_parts && !t->params[i].frozen; k++) {
+            char name[64];
+            piece q = piece_of(&t->params[i], k);
+            snprintf(name, sizeof name, "optimizer.state.%zu.exp_avg", index[i] + (size_t)k);
+            const nm_wview *v = nm_weights_find(r->f, name);
+            if (v && !fits(&t->params[i], &q, v))
+                return false;
+        }
     return true;
 }
 
 static bool new_rule_decays(const nm_train_param *p) { return p->decayed; }
 
-static noema_status load_moments(const reader *r, const size_t *index, bool apply)
+/* apply: takes them; else: checks that they are there. */
+static noema_status piece_moments(const reader *r, const nm_train_param *p, int part, size_t index, bool apply)
 {
-    nm_trainer *t = r->t;
-    for (size_t i = 0; i < t->n_params; i++) {
-        nm_train_param *p = &t->params[i];
-        if (p->frozen)
+    bool sgd = r->t->o.opt.kind == NM_OPT_SGD;
+    const char *fields[2] = { sgd ? "momentum_buffer" : "exp_avg", "exp_avg_sq" };
+    float *to[2] = { p->m, p->v };
+    piece q = piece_of(p, part);
+    for (int k = 0; k < 2; k++) {
+        char name[96];
+        if (!to[k])
             continue;
-        const char *fields[2] = { t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", "exp_avg_sq" };
-        float *to[2] = { p->m, p->v };
-        for (int k = 0; k < 2; k++) {
-            char name[96];
-            if (!to[k])
-                continue;
-            snprintf(name, sizeof name, "optimizer.state.%zu.%s", index[i], fields[k]);
-            const nm_wview *v = nm_weights_find(r->f, name);
-            if (!apply) {
-                noema_status s = check(r, p, name, v);
-                if (s != NOEMA_OK)
-                    return s;
-            } else
-                take(p, v, to[k]);
-        }
+        snprintf(name, sizeof name, "optimizer.state.%zu.%s", index, fields[k]);
+        const nm_wview *v = nm_weights_find(r->f, name);
+        noema_status s = apply ? NOEMA_OK : check(r, p, &q, name, v);
+        if (s != NOEMA_OK)
+            return s;
+        if (apply)
+            take(p, &q, v, to[k]);
     }
     return NOEMA_OK;
+}
+
+static noema_status load_moments(const reader *r, const size_t *index, bool apply)
+{
+    noema_status s = NOEMA_OK;
+    for (size_t i = 0; i < r->t->n_params; i++)
+        for (int k = 0; k < r->t->params[i].n_parts && !r->t->params[i].frozen && s == NOEMA_OK; k++)
+            s = piece_moments(r, &r->t->params[i], k, index[i] + (size_t)k, apply);
+    return s;
 }
 
 static noema_status check_all(const reader *r, const char *part)
 {
-    for (size_t i = 0; i < r->t->n_params; i++) {
-        noema_status s = check(r, &r->t->params[i], part, find(r, part, r->t->params[i].name));
-        if (s != NOEMA_OK)
-            return s;
+    noema_status s = NOEMA_OK;
+    for (size_t i = 0; i < r->t->n_params; i++)
+        for (int k = 0; k < r->t->params[i].n_parts && s == NOEMA_OK; k++) {
+            piece q = piece_of(&r->t->params[i], k);
+            s = check(r, &r->t->params[i], &q, part, find(r, part, q.name));
+        }
+    return s;
+}
+
+static void take_all(const reader *r, const nm_train_param *p, const char *part, float *dst)
+{
+    for (int k = 0; k < p->n_parts; k++) {
+        piece q = piece_of(p, k);
+        take(p, &q, find(r, part, q.name), dst);
     }
-    return NOEMA_OK;
 }
 
 static bool has_average(const reader *r)
 {
-    return r->t->o.ema_decay > 0 && find(r, "state_dict_ema", r->t->params[0].name);
+    return r->t->o.ema_decay > 0 && find(r, "state_dict_ema", piece_of(&r->t->params[0], 0).name);
 }
 
 static void apply_weights(const reader *r)
@@ -266,10 +324,10 @@ static void apply_weights(const reader *r)
     nm_trainer *t = r->t;
     for (size_t i = 0; i < t->n_params; i++) {
         nm_train_param *p = &t->params[i];
-        take(p, find(r, "state_dict", p->name), p->w->f32);
+        take_all(r, p, "state_dict", p->w->f32);
         nm_weight_changed(p->w);
         if (p->ema && has_average(r))
-            take(p, find(r, "state_dict_ema", p->name), p->ema);
+            take_all(r, p, "state_dict_ema", p->ema);
         else if (p->ema)
             memcpy(p->ema, p->w->f32, p->n * sizeof *p->ema);
     }
@@ -291,14 +349,14 @@ static noema_status load_from(reader *r, int64_t *epoch, int64_t *step)
         return s;
     *epoch = nm_json_int(meta, "epoch", 0);
     *step = nm_json_int(meta, "global_step", -1);
-    size_t *index = calloc(t->n_params, sizeof *index);
+    size_t *index = calloc(t->n_params, 2 * sizeof *index), *order = index + t->n_params;
     bool by_group[2], old = false, fits = false;
     if (!index)
         return nm_fail(r->err, NOEMA_E_MEMORY, "%s: out of memory", r->path);
-    if (groups) {
-        fits = number_by(r, groups, new_rule_decays, by_group, index);
-        if (!fits)
-            fits = old = number_by(r, groups, old_rule_decays, by_group, index);
+    for (int rule = 0; groups && rule < 4 && !fits; rule++) {
+        order_params(t, rule & 1, order);
+        fits = number_by(r, groups, rule < 2 ? new_rule_decays : old_rule_decays, order, by_group, index);
+        old = fits && rule >= 2;
     }
     if (!fits)
         s = nm_fail(r->err, groups ? NOEMA_E_MISMATCH : NOEMA_E_MISSING,

@@ -134,3 +134,9 @@ const char *nm_class_texts_pick(const nm_class_texts *c, int64_t label, uint64_t
     const list *l = &c->of[label];
     return l->text[draw % l->n];
 }
+
+const char *const *nm_class_texts_of(const nm_class_texts *c, int64_t label, size_t *n)
+{
+    *n = c->of[label].n;
+    return (const char *const *)c->of[label].text;
+}

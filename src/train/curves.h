@@ -1,4 +1,4 @@
-/* curves.h - the picture of a run: loss and learning rate over steps, as SVG. */
+/* curves.h - the picture of a run: loss, learning rate, gradient norm and what validation measured over steps, as SVG. */
 #ifndef NM_CURVES_H
 #define NM_CURVES_H
 

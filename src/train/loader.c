@@ -36,12 +36,11 @@ struct nm_loader {
     nm_image *pictures;
     nm_augment_scratch *aug;
     nm_row *row;
-    const nm_tokenizer *tokenizer; /* NULL: rows have ids, or texts are not asked for */
+    nm_row_texts texts;
     nm_tok_scratch **tok;
     int64_t local, first; /* rows that this loader fills of every batch, and where they begin in it */
     int64_t n_keep;   /* patches that the data keeps of every picture; 0: it names none */
-    int64_t max_ids;  /* the model's context length */
-    int32_t *ids;     /* [batch, max_ids] of the batch in preparation */
+    int32_t *ids;     /* [batch, texts.max_ids] of the batch in preparation */
     int64_t *n_ids;   /* [batch] */
     slot slot[2];
     int64_t wanted;               /* the step the thread shall prepare; -1: none */
@@ -96,16 +95,9 @@ static nm_rect flip_centre(int width, int height)
 /* torchvision's RandomResizedCrop with FLIP's scale (0.5, 1) and ratio (3/4, 4/3). */
 static nm_rect flip_crop(nm_rng *r, int width, int height)
 {
-    double area = (double)width * height, lo = log(3.0 / 4), hi = log(4.0 / 3);
-    for (int i = 0; i < 10; i++) {
-        double target = area * (0.5 + 0.5 * (double)nm_rng_uniform(r)), ratio = exp(lo + (hi - lo) * (double)nm_rng_uniform(r));
-        int w = (int)lround(sqrt(target * ratio)), h = (int)lround(sqrt(target / ratio));
-        if (w > 0 && w <= width && h > 0 && h <= height) {
-            int y = (int)nm_rng_below(r, (uint64_t)(height - h) + 1), x = (int)nm_rng_below(r, (uint64_t)(width - w) + 1);
-            return (nm_rect){ x, y, x + w, y + h };
-        }
-    }
-    return flip_centre(width, height);
+    static const nm_augment flip = { .scale = { 0.5, 1 }, .ratio = { 3.0 / 4, 4.0 / 3 } };
+    nm_rect crop;
+    return nm_augment_crop(&flip, r, width, height, &crop) ? crop : flip_centre(width, height);
 }
 
 static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, uint64_t stream, float *out, noema_error *err)
@@ -126,37 +118,12 @@ static noema_status load_picture(nm_loader *l, int worker, const nm_row *row, ui
     return nm_augment_run(&l->o.augmentation, &m->preprocess, l->scratch[worker], &l->aug[worker], picture, &r, out, err);
 }
 
-static bool class_text(const nm_loader *l, const nm_row *row, uint64_t draw, nm_bytes *text)
-{
-    const char *s = nm_class_texts_pick(l->o.captions, row->label, draw);
-    *text = (nm_bytes){ (const unsigned char *)s, strlen(s) };
-    return true;
-}
-
 /* One of the row's captions, drawn by row and epoch, or its ids; to place i of the batch. */
 static noema_status take_text(nm_loader *l, int worker, const nm_row *row, int64_t number, int64_t epoch, int64_t i, noema_error *err)
 {
-    char buf[4096];
-    nm_bytes text;
     nm_rng r;
-    int32_t *to = l->ids + i * l->max_ids;
-    size_t n = 0;
     nm_rng_init(&r, l->o.seed, ((uint64_t)1 << 62) + (uint64_t)epoch * (uint64_t)nm_dataset_count(l->rows) + (uint64_t)number);
-    if (row->ids && !l->o.captions) {
-        n = (size_t)row->n_ids;
-        for (int64_t k = 0; k < row->n_ids && k < l->max_ids; k++)
-            to[k] = (int32_t)row->ids[k];
-    } else if (l->o.captions ? class_text(l, row, nm_rng_u64(&r), &text) : nm_row_title(row, nm_row_titles(row) > 1 ? nm_rng_u64(&r) >> 1 : 0, &text, buf, sizeof buf)) {
-        const int32_t *ids;
-        noema_status s = noema_tokenizer_encode(l->tokenizer, l->tok[worker], (const char *)text.p, text.n, &ids, &n, err);
-        if (s != NOEMA_OK)
-            return s;
-        memcpy(to, ids, (n < (size_t)l->max_ids ? n : (size_t)l->max_ids) * sizeof *to);
-    }
-    l->n_ids[i] = (int64_t)n;
-    return n && n <= (size_t)l->max_ids ? NOEMA_OK
-                                        : nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld has no text (or one of %zu tokens; the model takes %lld)",
-                                                  nm_dataset_source(l->rows), (long long)number, n, (long long)l->max_ids);
+    return nm_row_ids(&l->texts, l->tok[worker], row, number, nm_rng_u64(&r), l->ids + i * l->texts.max_ids, &l->n_ids[i], err);
 }
 
 /* Place i of a step: which pass over the rows, and where in its order. With `samples` epochs begin anywhere in a pass. */
@@ -293,7 +260,7 @@ static noema_status pack_texts(nm_loader *l, slot *s, const int64_t *rows)
         s->offsets[i] = (int64_t)used;
         if (!reserve_ids(s, used + n))
             return nm_fail(&s->err, NOEMA_E_MEMORY, "out of memory: texts");
-        memcpy(s->ids + used, l->ids + i * l->max_ids, n * sizeof *s->ids);
+        memcpy(s->ids + used, l->ids + i * l->texts.max_ids, n * sizeof *s->ids);
         used += n;
     }
     s->offsets[l->local] = (int64_t)used;
@@ -365,9 +332,9 @@ static bool allocate(nm_loader *l)
     const nm_model *m = noema_model_internal(l->model);
     int workers = nm_pool_size(l->pool);
     l->image_floats = 3 * (int64_t)m->image_height * m->image_width;
-    l->max_ids = m->context_length > 0 ? m->context_length : 512;
+    l->texts.max_ids = m->context_length > 0 ? m->context_length : 512;
     l->order = nm_malloc_array((size_t)l->n, sizeof *l->order);
-    l->ids = nm_malloc_array((size_t)(l->local * l->max_ids), sizeof *l->ids);
+    l->ids = nm_malloc_array((size_t)(l->local * l->texts.max_ids), sizeof *l->ids);
     l->n_ids = nm_malloc_array((size_t)l->local, sizeof *l->n_ids);
     l->row = calloc((size_t)workers, sizeof *l->row);
     l->tok = calloc((size_t)workers, sizeof *l->tok);
@@ -376,7 +343,7 @@ static bool allocate(nm_loader *l)
     l->aug = calloc((size_t)workers, sizeof *l->aug);
     bool ok = l->order && l->ids && l->n_ids && l->row && l->tok && l->scratch && l->pictures && l->aug;
     for (int i = 0; ok && i < workers; i++)
-        ok = (l->scratch[i] = nm_preprocess_scratch_new()) != NULL && (!l->tokenizer || (l->tok[i] = noema_tokenizer_scratch_new(l->tokenizer)) != NULL);
+        ok = (l->scratch[i] = nm_preprocess_scratch_new()) != NULL && (!l->texts.tokenizer || (l->tok[i] = noema_tokenizer_scratch_new(l->texts.tokenizer)) != NULL);
     for (int i = 0; ok && i < 2; i++) {
         l->slot[i].step = -1;
         l->slot[i].images = nm_alloc((size_t)(l->local * l->image_floats) * sizeof(float));
@@ -405,8 +372,8 @@ static noema_status need_texts(nm_loader *l, noema_error *err)
         s = nm_fail(err, NOEMA_E_ARGUMENT, "%s: rows have class numbers but no caption: --class-names FILE with --templates FILE makes captions of them",
                     nm_dataset_source(l->rows));
     else if (!ids) {
-        l->tokenizer = nm_model_tokenizer(l->model, err);
-        s = l->tokenizer ? NOEMA_OK : err ? err->code : NOEMA_E_MISSING;
+        l->texts.tokenizer = nm_model_tokenizer(l->model, err);
+        s = l->texts.tokenizer ? NOEMA_OK : err ? err->code : NOEMA_E_MISSING;
     }
     nm_row_release(&row);
     return s;
@@ -440,7 +407,7 @@ noema_status nm_loader_new(nm_loader **out, noema_model *model, const nm_dataset
     *out = NULL;
     if (!l)
         return nm_fail(err, NOEMA_E_MEMORY, "out of memory: loader");
-    *l = (nm_loader){ .model = model, .rows = rows, .o = *o, .order_epoch = -1, .wanted = -1, .n = o->pick ? o->n_pick : nm_dataset_count(rows) };
+    *l = (nm_loader){ .model = model, .rows = rows, .o = *o, .order_epoch = -1, .wanted = -1, .texts = { rows, o->captions, NULL, 0 }, .n = o->pick ? o->n_pick : nm_dataset_count(rows) };
     l->local = o->batch / (o->ranks > 0 ? o->ranks : 1);
     l->first = l->local * o->rank;
     pthread_mutex_init(&l->lock, NULL);

@@ -127,30 +127,6 @@ nm_pair_loss nm_siglip_loss(nm_run *r, int64_t n, int64_t dim, const float *imag
 
 /* ---- cross-entropy of rows ---- */
 
-double nm_cross_entropy_sum(const float *logits, const int64_t *label, int64_t rows, int64_t classes, double smoothing, const double *weight, double same, float *d)
-{
-    double loss = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        if (label[i] == NM_NO_LABEL)
-            continue;
-        const float *z = logits + i * classes;
-        double most = -INFINITY, sum = 0, mean = 0, w = weight ? weight[i] : same;
-        for (int64_t c = 0; c < classes; c++)
-            most = (double)z[c] > most ? (double)z[c] : most;
-        for (int64_t c = 0; c < classes; c++) {
-            sum += exp((double)z[c] - most);
-            mean += (double)z[c];
-        }
-        double lse = log(sum) + most;
-        loss += w * ((1 - smoothing) * (lse - (double)z[label[i]]) + smoothing * (lse - mean / (double)classes));
-        for (int64_t c = 0; d && c < classes; c++) {
-            double target = smoothing / (double)classes + (c == label[i] ? 1 - smoothing : 0);
-            d[i * classes + c] += (float)(w * (exp((double)z[c] - lse) - target));
-        }
-    }
-    return loss;
-}
-
 typedef struct rows_job { const float *logits; const int64_t *label; int64_t classes; double smoothing; const double *weight; double same; float *d; double *loss; } rows_job;
 
 static void rows_part(void *arg, int64_t begin, int64_t end, int worker)

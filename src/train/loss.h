@@ -3,7 +3,7 @@
 #ifndef NM_LOSS_H
 #define NM_LOSS_H
 
-#include "tensor/run.h"
+#include "nn/nn.h"
 
 typedef struct nm_pair_loss {
     double loss;
@@ -27,11 +27,7 @@ nm_pair_loss nm_unicl_loss(nm_run *r, int64_t n, int64_t dim, const float *image
 nm_pair_loss nm_siglip_loss(nm_run *r, int64_t n, int64_t dim, const float *images, const float *texts, double logit_scale, double logit_bias,
                             float *d_images, float *d_texts);
 
-#define NM_NO_LABEL (-100) /* a row that does not count */
-/* Sum over rows of weight[i] * CE(logits[i], label[i]) with label smoothing (torch.nn.functional.cross_entropy); adds its gradient to d (may be
- * NULL). weight NULL: `same` for every row. logits, d f32 [rows, classes], sums in double. */
-double nm_cross_entropy_sum(const float *logits, const int64_t *label, int64_t rows, int64_t classes, double smoothing, const double *weight, double same, float *d);
-/* The same of a tensor, whose gradient is added to; NaN for an empty one. */
+/* nm_cross_entropy_sum (nn.h) of a tensor, whose gradient is added to; NaN for an empty one. */
 double nm_rows_loss(nm_run *r, const nm_tensor *logits, const int64_t *label, double smoothing, const double *weight, double same);
 
 #endif

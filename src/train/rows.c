@@ -36,6 +36,35 @@ noema_status nm_row_tensor(const nm_row *row, const nm_model *m, nm_preprocess_s
     return s == NOEMA_OK ? nm_preprocess_run(rule, scratch, im, out, err) : s;
 }
 
+static bool class_text(const nm_class_texts *c, const nm_row *row, uint64_t draw, nm_bytes *text)
+{
+    const char *s = nm_class_texts_pick(c, row->label, draw);
+    *text = (nm_bytes){ (const unsigned char *)s, strlen(s) };
+    return true;
+}
+
+noema_status nm_row_ids(const nm_row_texts *t, nm_tok_scratch *tok, const nm_row *row, int64_t number, uint64_t draw, int32_t *to, int64_t *n, noema_error *err)
+{
+    char buf[4096];
+    nm_bytes text;
+    size_t got = 0, most = (size_t)t->max_ids;
+    if (row->ids && !t->captions) {
+        got = (size_t)row->n_ids;
+        for (size_t k = 0; k < got && k < most; k++)
+            to[k] = (int32_t)row->ids[k];
+    } else if (t->captions ? class_text(t->captions, row, draw, &text) : nm_row_title(row, draw >> 1, &text, buf, sizeof buf)) {
+        const int32_t *ids;
+        noema_status s = noema_tokenizer_encode(t->tokenizer, tok, (const char *)text.p, text.n, &ids, &got, err);
+        if (s != NOEMA_OK)
+            return s;
+        memcpy(to, ids, (got < most ? got : most) * sizeof *to);
+    }
+    *n = (int64_t)got;
+    return got && got <= most ? NOEMA_OK
+                              : nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld has no text (or one of %zu tokens; the model takes %lld)", nm_dataset_source(t->rows),
+                                        (long long)number, got, (long long)t->max_ids);
+}
+
 typedef struct embed_job { const nm_dataset *rows; const nm_model *m; int64_t first; } embed_job;
 
 static noema_status load(void *arg, size_t i, nm_preprocess_scratch *scratch, nm_image *own, float *out, noema_error *err)

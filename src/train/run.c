@@ -26,6 +26,7 @@
 #include "train/rows.h"
 #include "train/run.h"
 #include "train/savepoints.h"
+#include "train/validate.h"
 
 typedef struct run {
     noema_train_options o;
@@ -36,6 +37,7 @@ typedef struct run {
     nm_dataset *rows;
     nm_class_texts *captions;
     nm_loader *loader;
+    nm_validation *validation; /* of rank 0; or NULL */
     nm_ranks ranks; /* rank 0 writes the run's files */
     bool agreed;    /* a failure that all ranks know of */
     char *folder, *checkpoints, *log_path, *skipped_path;
@@ -47,7 +49,7 @@ typedef struct run {
 
 void noema_train_options_default(noema_train_options *o)
 {
-    *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .warmup = 10000, .force_patch_dropout = -1,
+    *o = (noema_train_options){ .struct_size = sizeof *o, .logs = "logs", .name = "run", .batch_size = 64, .accum_freq = 1, .epochs = 32, .val_frequency = 1, .warmup = 10000, .force_patch_dropout = -1,
                                 .save_frequency = 1, .max_skipped = -1, .lr = 5e-4, .opt = "adamw", .beta1 = -1, .beta2 = -1, .eps = -1, .momentum = 0.9, .wd = 0.2,
                                 .coca_caption_loss_weight = 2, .coca_contrastive_loss_weight = 1, .lr_scheduler = "cosine", .lr_cooldown_power = 1, .precision = "fp32" };
 }
@@ -87,7 +89,7 @@ static noema_status resolve_recipe(noema_train_options *o, noema_error *err)
 static noema_status train_options(const noema_train_options *o, bool transformer, nm_train_options *t, noema_error *err)
 {
     *t = (nm_train_options){ .weight_decay = o->wd, .clip_norm = o->grad_clip_norm, .ema_decay = o->ema_decay, .siglip = o->siglip != 0, .unicl = o->unicl != 0,
-                             .lock_image = o->lock_image != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed,
+                             .lock_image = o->lock_image != 0, .freeze_bn_stats = o->lock_image_freeze_bn_stats != 0, .lock_text = o->lock_text != 0, .accum = o->accum_freq, .seed = o->seed,
                              .unlocked_groups = (int)o->lock_image_unlocked_groups, .image_layer_decay = o->image_layer_decay,
                              .text_layer_decay = o->text_layer_decay };
     t->lora = (nm_lora_options){ .rank = o->lora_rank, .alpha = o->lora_alpha != 0 ? o->lora_alpha : (double)o->lora_rank, .targets = o->lora_targets,
@@ -132,6 +134,9 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     t->ema_warmup = o->ema_warmup != 0;
     t->checkpointing = o->grad_checkpointing != 0;
     t->text_unlocked = (int)o->lock_text_unlocked_layers;
+    t->freeze_layer_norm = o->lock_text_freeze_layer_norm != 0;
+    if (o->val_frequency < 0 || o->val_num_samples < 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--val-frequency and --val-num-samples must not be negative");
     if (o->save_steps < 0 || o->keep < 0 || o->lock_text_unlocked_layers < 0 || o->lock_text_unlocked_layers > 1 << 16 || !(o->lr_cooldown_power >= 0) ||
         !(o->lr_cooldown_end >= 0))
         return nm_fail(err, NOEMA_E_ARGUMENT, "steps per checkpoint, files to keep, unlocked layers and the cooldown's power and end must not be negative");
@@ -200,10 +205,11 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     };
     const struct { const char *key; int64_t value; } ints[] = {
         { "batch_size", o->batch_size }, { "accum_freq", o->accum_freq }, { "epochs", o->epochs }, { "warmup", o->warmup }, { "total_steps", steps },
-        { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
+        { "val_frequency", o->val_frequency }, { "val_num_samples", o->val_num_samples }, { "save_frequency", o->save_frequency }, { "seed", (int64_t)o->seed }, { "lock_image", o->lock_image }, { "lock_text", o->lock_text },
         { "ema_warmup", o->ema_warmup }, { "save_steps", o->save_steps }, { "keep", o->keep }, { "save_most_recent", o->save_most_recent }, { "epochs_cooldown", o->epochs_cooldown },
         { "grad_checkpointing", o->grad_checkpointing }, { "lock_text_unlocked_layers", o->lock_text_unlocked_layers },
-        { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lora_rank", o->lora_rank },
+        { "lock_image_unlocked_groups", o->lock_image_unlocked_groups }, { "lock_image_freeze_bn_stats", o->lock_image_freeze_bn_stats },
+        { "lock_text_freeze_layer_norm", o->lock_text_freeze_layer_norm }, { "lora_rank", o->lora_rank },
         { "siglip", o->siglip }, { "unicl", o->unicl }, { "no_shuffle", o->no_shuffle }, { "no_augment", o->no_augment }, { "train_num_samples", o->train_num_samples }, { "max_skipped", o->max_skipped },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -271,14 +277,38 @@ static noema_status save_step(run *r)
     return s;
 }
 
+/* Before the checkpoint: a run that goes on from there has the line already, one that goes on before it gets it again. */
+static noema_status validate(run *r)
+{
+    int64_t done = r->t->step / r->steps_per_epoch;
+    noema_train_validation x;
+    if (!r->validation || r->o.val_frequency < 1 || (done % r->o.val_frequency && r->t->step < r->t->o.schedule.total))
+        return NOEMA_OK;
+    noema_status s = nm_validation_run(r->validation, r->t, &x, r->err);
+    if (s != NOEMA_OK)
+        return s;
+    nm_buf b = { 0 };
+    x.epoch = done;
+    if (nm_validation_json(&x, &b))
+        fprintf(r->log, "{\"step\":%lld,\"epoch\":%lld,\"val\":%s}\n", (long long)r->t->step - 1, (long long)done - 1, b.data);
+    s = b.failed ? nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: validation") : fflush(r->log) ? nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path) : NOEMA_OK;
+    nm_buf_free(&b);
+    if (s == NOEMA_OK && r->o.validated)
+        r->o.validated(r->o.validated_user, &x);
+    return s;
+}
+
 /* What is due after a step; `stop`: the run ends here. */
 static noema_status save_what_is_due(run *r, bool stop)
 {
     int64_t step = r->t->step, done = step / r->steps_per_epoch;
     if (step % r->steps_per_epoch == 0) {
-        bool numbered = done % r->o.save_frequency == 0 || step == r->t->o.schedule.total;
-        if (numbered || r->o.save_most_recent)
-            return save_epoch(r, numbered);
+        noema_status measured = validate(r);
+        bool numbered = done % r->o.save_frequency == 0 || step == r->t->o.schedule.total || measured != NOEMA_OK;
+        if (numbered || r->o.save_most_recent) { /* also where the measuring failed and ends the run: the epoch is not lost */
+            noema_status s = save_epoch(r, numbered);
+            return s == NOEMA_OK ? measured : s;
+        }
     }
     return stop || (r->o.save_steps > 0 && step % r->o.save_steps == 0) ? save_step(r) : NOEMA_OK;
 }
@@ -426,6 +456,8 @@ static noema_status prepare(run *r)
     if (r->o.warmup < 0)
         r->o.warmup = to.schedule.warmup = to.schedule.total / 10 < 500 ? to.schedule.total / 10 : 500;
     s = nm_trainer_new(&r->t, m, r->ctx->pool, &to, r->err);
+    if (s == NOEMA_OK && r->o.val_data && !r->job && r->ranks.rank == 0)
+        s = nm_validation_open(&r->validation, r->model, &r->o, r->err);
     if (s == NOEMA_OK && r->o.lora)
         s = nm_lora_load(r->t->lora, r->o.lora, r->ctx->pool, r->err);
     if (s == NOEMA_OK)
@@ -471,6 +503,7 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
         s = nm_fail(err, NOEMA_E_IO, "%s: cannot write", r.log_path);
     nm_ranks_close(&r.ranks, s == NOEMA_OK || r.agreed);
     nm_loader_free(r.loader);
+    nm_validation_free(r.validation);
     nm_trainer_free(r.t);
     nm_class_texts_free(r.captions);
     nm_dataset_free(r.rows);

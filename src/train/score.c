@@ -100,7 +100,8 @@ json_t *nm_score_json(const nm_score *sc)
 
 json_t *nm_score_difference(const nm_score *before, const nm_score *after)
 {
-    double *d = nm_malloc_array((size_t)after->n + 1, sizeof *d), sum = 0, interval[2] = { NAN, NAN };
+    double *d = nm_malloc_array((size_t)after->n + 1, sizeof *d), sum = 0;
+    nm_interval ci = { NAN, NAN };
     int64_t n = 0;
     for (int64_t i = 0; d && i < after->n; i++)
         if (before->answer[i] >= 0 && after->answer[i] >= 0) {
@@ -108,9 +109,9 @@ json_t *nm_score_difference(const nm_score *before, const nm_score *after)
             sum += d[n++];
         }
     if (d)
-        nm_bootstrap_mean(d, n, BOOTSTRAP, 0, interval);
+        (void)nm_bootstrap_ratio(&ci, n, BOOTSTRAP, 0, d, NULL, NULL); /* without memory there is no interval */
     free(d);
-    return json_pack("{s:f,s:o}", "accuracy", n ? sum / (double)n : 0.0, "interval", interval_json(interval));
+    return json_pack("{s:f,s:o}", "accuracy", n ? sum / (double)n : 0.0, "interval", interval_json((double[]){ ci.low, ci.high }));
 }
 
 json_t *nm_score_classes(const json_t *names, const nm_score *before, const nm_score *after)

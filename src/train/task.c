@@ -9,8 +9,6 @@
 #include "train/loss.h"
 #include "train/trainer.h"
 
-#define LN_100 4.6051701859880914
-
 /* Rows [begin, end) of the batch's pictures as a tensor. */
 static nm_tensor pixels_of(const nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end)
 {
@@ -120,9 +118,7 @@ static nm_pair_loss ranks_loss(nm_trainer *t, int64_t n, int64_t dim, double s, 
 static double contrastive(nm_trainer *t, const nm_pair_batch *b, int64_t begin, int64_t end, float *const *out, float *const *d, bool scalars, double weight)
 {
     int64_t dim = t->model->embed_dim, n = end - begin;
-    double raw = (double)t->logit_scale->w->f32[0], s = raw;
-    if (t->model->scale_clipped) /* inside the graph: no gradient outside */
-        s = raw < 0 ? 0 : raw > LN_100 ? LN_100 : raw;
+    double raw = (double)t->logit_scale->w->f32[0], s = nm_trainer_log_scale(t);
     nm_pair_loss l = t->o.ranks.size > 1 ? ranks_loss(t, n, dim, s, out, d)
                      : t->o.siglip ? nm_siglip_loss(&t->run, n, dim, out[0], out[1], s, (double)t->logit_bias->w->f32[0], d[0], d[1])
                      : t->o.unicl && b->group ? nm_unicl_loss(&t->run, n, dim, out[0], out[1], s, b->group + begin, d[0], d[1])

@@ -29,7 +29,7 @@ static noema_status add_param(nm_trainer *t, const char *name, nm_weight *w, boo
     }
     nm_train_param *q = &t->params[t->n_params];
     *q = (nm_train_param){ .name = nm_strdup(name), .w = w, .n = (size_t)nm_shape_numel(w->shape), .decayed = decayed, .layout = layout,
-                           .lr_scale = 1 };
+                           .lr_scale = 1, .n_parts = 1 };
     t->n_params += q->name != NULL;
     return q->name ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters");
 }
@@ -49,26 +49,30 @@ static void collect_visit(nm_params *p, const nm_param_info *info)
     bool counter = (info->flags & NM_COUNTER) == NM_COUNTER;
     if (c->status != NOEMA_OK || (!nm_has(info->w) && !counter))
         return;
-    if (info->n_parts > 1) { /* one tensor here, several in the file: the epoch files cannot hold it yet */
-        c->status = nm_fail(c->err, NOEMA_E_UNSUPPORTED, "%s: training towers that store q, k and v apart (XLM-RoBERTa) is not here yet", name);
-        return;
-    }
     bool buffer = (info->flags & NM_BUFFER) != 0, decayed = !(info->flags & NM_NO_DECAY) && !buffer && info->w->shape.ndim > 1;
     if (c->t->o.flip_groups)
         decayed = !buffer && flip_decays(name, info->w);
     c->status = nm_weight_own(info->w) ? NOEMA_OK : nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: %s", name); /* a counter that the file lacks is 0 */
     if (c->status == NOEMA_OK)
         c->status = add_param(c->t, name, info->w, decayed, nm_layout_of(info->layout, info->w->shape.ndim), c->err);
-    if (c->status == NOEMA_OK) {
-        c->t->params[c->t->n_params - 1].buffer = buffer;
-        c->t->params[c->t->n_params - 1].counter = counter;
-    }
+    if (c->status != NOEMA_OK)
+        return;
+    nm_train_param *q = &c->t->params[c->t->n_params - 1];
+    q->buffer = buffer;
+    q->counter = counter;
+    for (q->n_parts = 0; q->n_parts < info->n_parts && c->status == NOEMA_OK; q->n_parts++)
+        if (!(q->part[q->n_parts] = nm_strdup(info->part_name[q->n_parts])))
+            c->status = nm_fail(c->err, NOEMA_E_MEMORY, "out of memory: parameters");
 }
 
 /* What is trained beside the model's parameters: a classifier's head, adapters. */
 static noema_status add_extras(nm_trainer *t, noema_error *err)
 {
     noema_status s = NOEMA_OK;
+    for (size_t i = 0; t->o.lora.rank > 0 && t->o.lora.text && i < t->n_params; i++)
+        if (t->params[i].n_parts > 1)
+            return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: adapters of towers that store q, k and v apart are not here: --lock-text leaves that tower as it is",
+                           t->params[i].name);
     if (t->o.head)
         s = add_param(t, "head.weight", &t->o.head->w.weight, true, NM_LAYOUT_SAME, err);
     if (t->o.head && s == NOEMA_OK)
@@ -143,6 +147,8 @@ static bool is_frozen(const nm_trainer *t, const char *name, int image_blocks, i
         return true;
     if (tower == NM_TOWER_IMAGE && o->lock_image)
         return nm_layer_group(name, image_blocks, NM_GROUPS_OPEN_CLIP) < image_blocks + 2 - o->unlocked_groups;
+    if (tower == NM_TOWER_TEXT && o->lock_text && !o->freeze_layer_norm && strstr(name, ".LayerNorm.")) /* towers of transformers alone have that name */
+        return false;
     return tower == NM_TOWER_TEXT && o->lock_text && nm_layer_group(name, text_blocks, NM_GROUPS_OPEN_CLIP) < text_blocks + 2 - o->text_unlocked;
 }
 
@@ -170,11 +176,15 @@ static noema_status attach(nm_trainer *t, noema_error *err)
 {
     const double decay[] = { [NM_TOWER_NONE] = 0, [NM_TOWER_IMAGE] = t->o.image_layer_decay, [NM_TOWER_TEXT] = t->o.text_layer_decay };
     int blocks[] = { [NM_TOWER_NONE] = 0, [NM_TOWER_IMAGE] = count_blocks(t, NM_TOWER_IMAGE), [NM_TOWER_TEXT] = count_blocks(t, NM_TOWER_TEXT) };
+    /* A classifier's frozen layers give fixed features, and adapters are for the model as it is: only pairs follow open_clip here. */
+    bool stills = t->o.freeze_bn_stats || t->o.task == &nm_task_labels || t->o.lora.rank > 0;
     noema_status s = NOEMA_OK;
     for (size_t i = 0; i < t->n_params && s == NOEMA_OK; i++) {
         nm_train_param *q = &t->params[i];
         nm_tower tower = nm_tower_of(q->name);
-        q->frozen = q->buffer || is_frozen(t, q->name, blocks[NM_TOWER_IMAGE], blocks[NM_TOWER_TEXT]);
+        bool frozen = is_frozen(t, q->name, blocks[NM_TOWER_IMAGE], blocks[NM_TOWER_TEXT]);
+        q->frozen = q->buffer || frozen;
+        q->w->still = frozen && stills;
         if (decay[tower] > 0)
             q->lr_scale = nm_layer_scale(q->name, blocks[tower], decay[tower], NM_GROUPS_OPEN_CLIP);
         if (strcmp(q->name, "logit_scale") == 0)
@@ -243,11 +253,14 @@ void nm_trainer_free(nm_trainer *t)
     for (size_t i = 0; i < t->n_params; i++) {
         nm_train_param *q = &t->params[i];
         q->w->grad = NULL;
+        q->w->still = false;
         nm_free(q->grad.data);
         nm_free(q->m);
         nm_free(q->v);
         nm_free(q->ema);
         free(q->name);
+        for (int k = 0; k < NM_MAX_PARTS; k++)
+            free(q->part[k]);
     }
     free(t->params);
     nm_lora_free(t->lora);
@@ -283,10 +296,12 @@ static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double los
     if (!t->failed_at[0]) { /* run once more, watching every named activation */
         nm_tape *tape = t->run.tape;
         t->run.tape = NULL;
+        t->run.rehearsal = true;
         t->run.observe = first_bad;
         t->run.observe_user = t;
         (void)t->o.task->forward(t, b, 0, b->n, true);
         t->run.observe = NULL;
+        t->run.rehearsal = false;
         t->run.tape = tape;
     }
     for (size_t i = 0; i < t->n_params && !t->failed_at[0]; i++)
@@ -376,10 +391,12 @@ static double loss_and_gradients(nm_trainer *t, const nm_pair_batch *b, double *
     nm_outputs f = { 0 };
     for (int64_t at = 0; at < b->n && nm_run_ok(r); at += micro) {
         nm_tape *tape = r->tape;
+        r->rehearsal = t->o.accum > 1;
         if (t->o.accum > 1)
             r->tape = NULL;
         f = task->forward(t, b, at, at + micro < b->n ? at + micro : b->n, t->o.accum == 1);
         r->tape = tape;
+        r->rehearsal = false;
         for (int k = 0; k < task->n_outputs; k++)
             copy_rows(out[k] + at * task->width(t, k), &f.t[k]);
         if (t->o.accum > 1)
@@ -496,6 +513,26 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
     t->step++;
     *result = (nm_step_result){ loss, lr, sqrt(sum), t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0, r->flops, part[1] };
     return NOEMA_OK;
+}
+
+void nm_trainer_swap_averages(nm_trainer *t)
+{
+    for (size_t i = 0; i < t->n_params; i++) {
+        nm_train_param *p = &t->params[i];
+        for (size_t k = 0; p->ema && k < p->n; k++) {
+            float w = p->w->f32[k];
+            p->w->f32[k] = p->ema[k];
+            p->ema[k] = w;
+        }
+        if (p->ema)
+            nm_weight_changed(p->w);
+    }
+}
+
+double nm_trainer_log_scale(const nm_trainer *t)
+{
+    double s = t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0;
+    return !t->model->scale_clipped ? s : s < 0 ? 0 : s > LN_100 ? LN_100 : s; /* inside the graph: no gradient outside */
 }
 
 noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss, noema_error *err)

@@ -17,6 +17,8 @@
 
 typedef struct nm_train_param {
     char *name;        /* in the family's saved names */
+    char *part[NM_MAX_PARTS]; /* names of the tensors that files hold in its place, equal shares of dimension 0 (q, k and v apart); n_parts 1: name */
+    int n_parts;
     nm_weight *w;
     nm_grad grad;
     size_t n;
@@ -33,8 +35,10 @@ typedef struct nm_train_options {
     double weight_decay, clip_norm, ema_decay; /* 0: off */
     bool siglip, unicl, ema_warmup;
     bool lock_image, lock_text;
+    bool freeze_bn_stats;   /* batch norms of what lock_image locks use their running statistics and leave them; else they go with each batch */
     int unlocked_groups;    /* of a locked image tower: its last groups (groups.h) are trained after all */
     int text_unlocked;      /* the same of a locked text tower */
+    bool freeze_layer_norm; /* and of its LayerNorms, where it is one of transformers; open_clip trains those unless told */
     double image_layer_decay, text_layer_decay; /* learning rate times decay^(depth from the end); 0: off */
     nm_lora_options lora;   /* rank 0: off; else adapters (and a head) are all that is trained */
     const nm_task *task;    /* NULL: nm_task_pairs */
@@ -93,6 +97,9 @@ void nm_trainer_free(nm_trainer *t);
 noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err);
 /* Loss without an update (validation). */
 noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss, noema_error *err);
+/* The averages become the weights, and the weights the averages (twice: as before, bit for bit). Without averages nothing happens. */
+void nm_trainer_swap_averages(nm_trainer *t);
+double nm_trainer_log_scale(const nm_trainer *t); /* logit_scale as the loss uses it, a logarithm; 0 where the model has none */
 
 /* checkpoint.c: open_clip's epoch_N.pt. `samples_seen` < 0: left out. */
 noema_status nm_trainer_save(const nm_trainer *t, const char *path, const char *name, int64_t epoch, int64_t samples_seen, noema_error *err);

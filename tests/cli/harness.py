@@ -7,11 +7,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "build" / "noema")
 SHARED = ROOT.parent / "shared" / "golden"
 OWN = ROOT / "tests" / "golden"
+KINDS = {"F32": "f", "I32": "i", "I64": "q", "U8": "B", "F64": "d"}  # of safetensors, as struct names them
 failures, checks, skipped = [], 0, []
 
 
@@ -31,6 +33,14 @@ def run(*args, stdin=b"", env=None, timeout=120, cwd=None):
     clean.update(env or {})
     p = subprocess.run([BINARY, *[os.fspath(a) for a in args]], input=stdin, capture_output=True, env=clean, timeout=timeout, cwd=cwd)
     return Result(p.returncode, p.stdout, p.stderr)
+
+
+def ran(*args, code=0, **how):
+    """run() of numbers, paths and texts, whose exit code is the expected one or the test ends."""
+    r = run(*map(str, args), **how)
+    if not exits(r, code, " ".join(map(str, args))[:400]):
+        finish()
+    return r
 
 
 def check(ok, what):
@@ -105,18 +115,42 @@ def write_npy(path, shape, values):
     pathlib.Path(path).write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + struct.pack(f"<{len(values)}f", *values))
 
 
+def safetensors_head(path):
+    data = pathlib.Path(path).read_bytes()
+    return json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+
+
 def read_safetensors(path):
     """name -> (type, shape, flat list) for f32, i32, i64 and u8 tensors."""
     data = pathlib.Path(path).read_bytes()
     n = struct.unpack("<Q", data[:8])[0]
-    kinds = {"F32": "f", "I32": "i", "I64": "q", "U8": "B", "F64": "d"}
     out = {}
     for name, t in json.loads(data[8:8 + n]).items():
-        if name != "__metadata__" and t["dtype"] in kinds:
+        if name != "__metadata__" and t["dtype"] in KINDS:
             a, b = t["data_offsets"]
-            part = data[8 + n + a:8 + n + b]
-            out[name] = (t["dtype"], t["shape"], list(struct.unpack(f"<{len(part) // struct.calcsize(kinds[t['dtype']])}{kinds[t['dtype']]}", part)))
+            part, kind = data[8 + n + a:8 + n + b], KINDS[t["dtype"]]
+            out[name] = (t["dtype"], t["shape"], list(struct.unpack(f"<{len(part) // struct.calcsize(kind)}{kind}", part)))
     return out
+
+
+def write_safetensors(path, tensors, metadata=None):
+    """tensors: name -> (type, shape, flat list) as read_safetensors gives them."""
+    head, body = {"__metadata__": metadata} if metadata else {}, b""
+    for name, (dtype, shape, values) in tensors.items():
+        part = struct.pack(f"<{len(values)}{KINDS[dtype]}", *values)
+        head[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(body), len(body) + len(part)]}
+        body += part
+    text = json.dumps(head).encode()
+    pathlib.Path(path).write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def write_png(path, width, height, rgb):
+    """rgb: bytes, three a pixel."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + bytes(rgb[3 * width * y:3 * width * (y + 1)]) for y in range(height))
+    pathlib.Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)) +
+                                   chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 def f32(x):

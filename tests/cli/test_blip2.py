@@ -4,6 +4,7 @@ folders in both layouts, and what is said about parts that are not there."""
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 
 from harness import BINARY, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
@@ -186,7 +187,45 @@ def written(kind):
     equal(len(r.rows()), 2, "the others are done")
     r = run("ask", *m, "--question", "what is in the picture " * 450, IMAGES[0])
     exits(r, 0, "a question of 10,000 characters")
-    exits(run("ask", *m, "--question", "a", "--answers", golden("blip2", f"{kind}.json"), IMAGES[0]), 3, "no ranking")
+    ranked_list(m, kind)
+
+
+def ranked_list(m, kind):
+    """Ranking depends neither on the other pictures nor on how many answers are scored together; empty lines are no answers."""
+    words = [a + b for a in ("", "re", "un", "blue ", "big red ") for b in ("boat", "dog", "two", "yes", "no", "on the water")]
+    file = TMP / "answers.txt"
+    file.write_text("\n\n".join(words) + "\n\n\r\n")
+    r = run("ask", *m, "--question", "what is it?", "--answers", file, "--candidates", "1000", *IMAGES)
+    exits(r, 0, f"{kind}: ranked answers")
+    for image, row in zip(IMAGES, r.rows()):
+        equal(sorted(x["answer"] for x in row["answers"]), sorted(words), f"{kind}: every answer")
+        equal(row["answers"], sorted(row["answers"], key=lambda x: -x["score"]), f"{kind}: best first")
+        equal((row["answer"], row["score"]), (row["answers"][0]["answer"], row["answers"][0]["score"]), f"{kind}: the best")
+        equal(run("ask", *m, "--question", "what is it?", "--answers", file, "--candidates", "1000", image).rows()[0], row, f"{kind}: alone")
+    scores = {x["answer"]: x["score"] for x in row["answers"]}
+    two = TMP / "two.txt"
+    two.write_text("big red dog\nno")
+    got = run("ask", *m, "--question", "what is it?", "--answers", two, IMAGES[-1]).rows()[0]
+    close([x["score"] for x in got["answers"]], [scores[x["answer"]] for x in got["answers"]], 2e-5, f"{kind}: among few as among many")
+    equal(len(run("ask", *m, "--question", "what is it?", "--answers", file, "--candidates", "3", IMAGES[0]).rows()[0]["answers"]), 3, f"{kind}: --candidates")
+    two.write_text("\n \n\n")
+    r = run("ask", *m, "--question", "what is it?", "--answers", two, IMAGES[0])
+    exits(r, 3, f"{kind}: no answers")
+    contains(r.err, "two.txt", f"{kind}: the file is named")
+    r = run("ask", *m, "--question", "what is in the picture " * 450, "--answers", file, IMAGES[0], TMP / "none.png")
+    exits(r, 2, f"{kind}: a question of 10,000 characters, a picture that is not there")
+    equal(len(r.rows()), 1, f"{kind}: the other is done")
+
+
+def ranked_folder(kind):
+    """transformers' log-likelihoods (scripts/gen_blip2_ranked.py)."""
+    j = json.loads(golden("blip2", "ranked.json").read_text())
+    file = TMP / "golden_answers.txt"
+    file.write_text("\n".join(j["answers"]))
+    row = run("ask", "-m", SHARED / "blip2" / f"hf_{kind}", "--dtype", "f32", "--question", j["question"], "--answers", file,
+              golden("blip2", "images", j["image"])).rows()[0]
+    got = {x["answer"]: x["score"] for x in row["answers"]}
+    close([got[a] for a in j["answers"]], j["scores"][kind], 2e-5, f"hf {kind}: scores of ranked answers")
 
 
 def folder(kind):
@@ -250,6 +289,42 @@ def retrieval_folder():
     exits(run("caption", *m, IMAGES[0]), 3, "writes nothing")
     r = run("verify", *m)
     check(any(x["check"] == "f32: one by one" and x["ok"] for x in r.rows()), "verify compares all vectors of a picture")
+
+
+def collections():
+    """index, search and similar with a vector per query: ITC's scores, whatever the store keeps."""
+    m = ["-m", SHARED / "blip2" / "hf_itm", "--dtype", "f32"]
+    texts = json.loads(golden("blip2", "hf_itm.json").read_text())["captions"]
+    want = run("match", *m, *listed("--image", IMAGES), *listed("--text", texts)).rows()[0]["scores"]
+    for store, tol in (("f32", 2e-6), ("f16", 1e-3)):
+        col = TMP / f"col-{store}"
+        r = run("index", *m, "--collection", col, "--store", store, *IMAGES, *listed("--text", texts[:2]))
+        exits(r, 0, "index")
+        equal(r.rows()[-1]["items"], 6, "items")
+        for i, text in enumerate(texts):
+            got = run("search", "--collection", col, "--kind", "image", "--text", text).rows()[0]["results"]
+            scores = {x["path"]: x["score"] for x in got}
+            close([scores[str(p.resolve())] if str(p.resolve()) in scores else scores[str(p)] for p in IMAGES], [row[i] for row in want], tol, f"{store}: cosines of match")
+            equal([x["score"] for x in got], sorted((x["score"] for x in got), reverse=True), "best first")
+        got = run("search", "--collection", col, "--kind", "text", "--image", IMAGES[0]).rows()[0]["results"]
+        close([{x["path"]: x["score"] for x in got}[t] for t in texts[:2]], want[0][:2], tol, f"{store}: texts for a picture")
+        got = run("similar", "--collection", col, IMAGES[1]).rows()[0]["results"]
+        check(got[0]["path"].endswith("image1.png") and abs(got[0]["score"] - 1) < 1e-3, f"{store}: a picture is most like itself")
+        exits(run("search", "--collection", col, f'{texts[0]} - 0.5* {texts[1]}'), 0, "sums of texts")
+        exits(run("search", "--collection", col, f"{texts[0]} + @{IMAGES[2]}"), 0, "a text and a picture")
+        r = run("index", *m, "--collection", col, *IMAGES)
+        equal(r.rows()[-1]["unchanged"], 4, "nothing to do")
+        exits(run("collections", "compact", col), 0, "compact")
+        exits(run("collections", "check", col), 0, "check")
+    with sqlite3.connect(TMP / "col-f16" / "catalog.sqlite") as db:
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'vectors'")
+    db.close()
+    r = run("search", "--collection", TMP / "col-f16", "--text", texts[0])
+    exits(r, 3, "a catalogue whose vectors do not divide the rows")
+    contains(r.err, "vectors", "which is said")
+    r = run("index", "-m", SHARED / "blip2" / "hf_opt", "--dtype", "f32", "--collection", TMP / "none", IMAGES[0])
+    exits(r, 3, "no ITC head")
+    contains(r.err, "no ITC head", "which is said")
 
 
 def parts():
@@ -335,7 +410,10 @@ if VOCAB.exists():
     written("t5")
     folder("opt")
     folder("t5")
+    ranked_folder("opt")
+    ranked_folder("t5")
     retrieval_folder()
+    collections()
 else:
     skip("shared/golden/blip2: everything with BERT's or T5's vocabulary")
 finish()

@@ -3,12 +3,10 @@
 import gzip
 import json
 import math
-import pathlib
 import random
 import struct
-import zlib
 
-from harness import TMP, check, contains, equal, exits, finish, golden, run, skip
+from harness import OWN, TMP, check, contains, equal, exits, finish, golden, run, skip, write_png
 
 rng = random.Random(5)
 
@@ -36,11 +34,8 @@ def dot(a, b):
 
 
 def png(path, colour, size=40):
-    row = b"\x00" + bytes(colour) * size
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)) +
-                     chunk(b"IDAT", zlib.compress(row * size)) + chunk(b"IEND", b""))
+    write_png(path, size, size, bytes(colour) * (size * size))
 
 
 def report(*args, code=0):
@@ -84,6 +79,37 @@ def zeroshot():
     # scaled vectors have the same cosines; as they are, another scale of the scores
     twice = report("zeroshot", "--images", npy("i2.npy", [n, dim], [3 * x for x in flat(images)]), "--texts", TMP / "t.npy", "--labels", TMP / "l.npy")
     metric(twice, "acc1", got["metrics"]["acc1"])
+
+
+def class_order():
+    """Names of a file that are not the data's words: they have the data's numbers, or its WordNet numbers."""
+    m, data = ["-m", "noema-mini", "--dtype", "f32", "--quiet"], OWN / "parquet" / "classlabel.parquet"  # zinnober, apfel, meer are 0, 1, 2
+    names, wnids = ["red", "green", "blue"], ["n04066270", "n01000000", "n02960352"]
+    colours = [(220, 20, 20), (20, 200, 30), (30, 60, 230)]
+    rows = []
+    for k, wnid in enumerate(wnids):
+        for i in range(4):
+            png(TMP / "folders" / wnid / f"{i}.png", [min(255, x + 5 * i) for x in colours[k]], 16)
+            rows.append({"filepath": f"folders/{wnid}/{i}.png", "label": k})
+    (TMP / "numbers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (TMP / "colours.txt").write_text("\n".join(names) + "\n")
+    (TMP / "turned.txt").write_text("".join(f"{w} {n}\n" for w, n in reversed(list(zip(wnids, names)))))
+    (TMP / "objects.json").write_text(json.dumps([{"label": k, "wnid": wnids[k], "synset": names[k]} for k in (2, 0, 1)]))
+    (TMP / "object.json").write_text(json.dumps({str(k): n for k, n in enumerate(names)}))
+    want = report("zeroshot", *m, "--classes", TMP / "colours.txt", TMP / "numbers.jsonl")
+    check(want["metrics"].get("acc1", 0) > 0.6, f"the model knows colours: {want['metrics']}")
+    for source, file, order in ((data, "colours.txt", "numbers"), (data, "objects.json", "numbers"), (data, "object.json", "numbers"),
+                                (TMP / "folders", "turned.txt", "wnids"), (TMP / "folders", "objects.json", "wnids")):
+        got = report("zeroshot", *m, "--classes", TMP / file, source)
+        for key in ("acc1", "mean_per_class_recall", "macro_f1"):
+            metric(got, key, want["metrics"][key])
+        equal(got.get("class_order"), order, f"{file} for {source.name}")
+    sorted_names = report("zeroshot", *m, "--classes", TMP / "colours.txt", TMP / "folders")  # folders without a number: their order
+    equal(sorted_names.get("class_order"), "sorted names", "names for folders")
+    (TMP / "two.txt").write_text("red\ngreen\n")
+    r = run("eval", "zeroshot", *m, "--classes", TMP / "two.txt", data)
+    exits(r, 3, "two names for three classes")
+    contains(r.err, "2 class names for 3 classes", "two names for three classes")
 
 
 def retrieval():
@@ -290,6 +316,6 @@ def published():
             check(abs(got["published"]["metrics"]["acc1"] - 0.633) < 5e-4, f"{name}: {got['published']}")
 
 
-for part in (zeroshot, retrieval, ties, composition, digits, golden_classification, bad_input, with_model, published):
+for part in (zeroshot, class_order, retrieval, ties, composition, digits, golden_classification, bad_input, with_model, published):
     part()
 finish()

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """`noema eval` of result files: captions, VQA and NLVR2 answers against published and scorer's figures, and bad input."""
 import csv
+import gzip
 import json
+import signal
+import subprocess
+import time
 
-from harness import TMP, check, contains, equal, exits, finish, golden, read_npy, run
+from harness import BINARY, SHARED, TMP, check, contains, equal, exits, finish, golden, read_npy, run, skip
 
 
 def report(*args, code=0):
@@ -95,6 +99,19 @@ def meteor():
     r = run("eval", "captions", "--references", TMP / "m0.txt", "--results", TMP / "mh.txt", "--meteor-synonyms", write("bad_sets", "dog\nseven\n"))
     exits(r, 3, "a damaged synonym file")
     contains(r.err, "line 2", "a damaged synonym file")
+    # a line as long as can be, one byte more, and a gzip that is cut off
+    args = ("eval", "captions", "--references", TMP / "m0.txt", "--results", TMP / "mh.txt")
+    exits(run(*args, "--meteor-words", write("long_words", "a\n" + "x" * 65534 + "\nb\n")), 0, "a line of 65,534 bytes")
+    r = run(*args, "--meteor-words", write("longer_words", "a\n" + "x" * 65535 + "\nb\n"))
+    exits(r, 3, "a line of 65,535 bytes")
+    contains(r.err, "line 2", "which is named")
+    packed = gzip.compress("".join(f"word{i * 7919 % 10007}\n" for i in range(20000)).encode())
+    (TMP / "whole.gz").write_bytes(packed)
+    (TMP / "cut.gz").write_bytes(packed[:len(packed) // 2])
+    exits(run(*args, "--meteor-words", TMP / "whole.gz"), 0, "a gzip")
+    r = run(*args, "--meteor-words", TMP / "cut.gz")
+    exits(r, 3, "a gzip that is cut off")
+    contains(r.err, "cut.gz", "which is named")
 
 
 def golden_captions():
@@ -227,6 +244,69 @@ def with_blip():
     ann = write("blip_nlvr.json", [{"sentence": "There are two boats.", "label": "True" if prob > 0.5 else "False",
                                     "images": [str(images[0]), str(images[1])]}])
     metric(report("nlvr", *m, "--annotations", ann), "acc", 1)
+    statements = [{"identifier": f"s{i}-0-0", "sentence": "There are two boats.", "label": "True", "images": [str(images[i % 4]), str(images[(i + 1) % 4])]}
+                  for i in range(11)]
+    ann = write("many_nlvr.json", statements + [{**statements[0], "identifier": "gone-0-0", "images": [str(images[0]), "gone.png"]}])
+    got = report("nlvr", *m, "--annotations", ann, "--predictions", TMP / "judged.json", code=2)
+    judged = json.loads((TMP / "judged.json").read_text())
+    alone = {}
+    for x in statements:
+        row = run("match", *m, "--image", x["images"][0], "--image", x["images"][1], "--text", x["sentence"].lower().rstrip(".")).rows()[0]
+        alone[x["identifier"]] = row["probs"][0][0] > 0.5
+    equal(judged, alone, "pairs of a batch are judged as alone; a missing picture costs its own pair")
+    equal(got["failed"], 1, "which is counted")
+    ann = write("again_nlvr.json", statements)
+    equal(report("nlvr", "--annotations", ann, "--results", TMP / "judged.json")["metrics"], got["metrics"], "and the predictions can be measured")
+
+
+def interrupted():
+    """Calls that are killed or stopped go on with what they had, and end as one that ran through."""
+    images = [golden("blip", "images", f"image{i}.png") for i in range(4)]
+    vocab = SHARED / "blip" / "tiny_vocab.txt"
+    if not vocab.exists():
+        return skip("blip/tiny_vocab.txt")
+
+    def model(name, file):
+        arch = json.loads(golden("blip", f"{name}.json").read_text())["arch"]
+        config = TMP / f"{name}.config.json"
+        config.write_text(json.dumps({"vision_config": {"num_attention_heads": arch["vision"]["heads"], "layer_norm_eps": arch["vision"]["layer_norm_eps"]},
+                                      "text_config": {"num_attention_heads": arch["text"]["heads"]}}))
+        return ["-m", golden("blip", file), "--config", config, "--dtype", "f32", "--tokenizer", vocab, "--quiet", "--threads", "1"]
+
+    n = 160
+    names = [str(images[i % 4]) if i != 20 else "gone.png" for i in range(n)]
+    refs = write("long_refs.json", {"images": [{"id": i, "file_name": p} for i, p in enumerate(names)],
+                                    "annotations": [{"image_id": i, "caption": "a boat on the water"} for i in range(n)]})
+    questions = write("long_vqa.json", [{"question_id": i, "image": p, "question": "what? " * 1700 if i == 3 else f"what is {'this' if i % 3 else 'it'}?", "answers": ["a boat"] * 10}
+                                        for i, p in enumerate(names)])
+    for task, args in (("caption", [*model("pretrain_features", "model_pretrain.pth"), "--references", refs]),
+                       ("vqa", [*model("vqa", "model_vqa.pth"), "--annotations", questions])):
+        whole, out, kills = TMP / f"{task}_whole.json", TMP / f"{task}.json", 0
+        want = report(task, *args, "--predictions", whole, code=2)
+        part = TMP / f"{task}.json.part"
+        for lines, how in ((17, signal.SIGKILL), (65, signal.SIGINT), (113, signal.SIGKILL)):
+            before = part.read_bytes().count(b"\n") if part.exists() else 0
+            p = subprocess.Popen([BINARY, "eval", task, *map(str, args), "--predictions", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            while p.poll() is None and (part.read_bytes().count(b"\n") if part.exists() else 0) < max(lines, before + 1):
+                time.sleep(0.001)
+            if p.poll() is None:
+                p.send_signal(how)
+            kept = part.read_bytes() if part.exists() else b""
+            p.communicate()
+            if p.returncode != 2:
+                kills += 1
+                equal(p.returncode, -9 if how == signal.SIGKILL else 130, f"{task}: the exit code after {how}")
+                check(part.read_bytes().startswith(kept[:kept.rfind(b"\n") + 1]) and part.read_bytes().count(b"\n") >= lines, f"{task}: nothing lost by {how}")
+        check(kills > 0, f"{task}: interrupted at least once")
+        if part.exists():
+            part.write_bytes(part.read_bytes() + b'{"row":')
+            r = run("eval", task, *args, "--limit", "50", "--predictions", out)
+            exits(r, 3, f"{task}: other inputs do not mix")
+            contains(r.err, ".part", f"{task}: and the file is named")
+        got = report(task, *args, "--predictions", out, code=2)
+        equal(got, want, f"{task}: the same figures")
+        equal(out.read_text(), whole.read_text(), f"{task}: the same predictions")
+        check(not part.exists(), f"{task}: nothing is left behind")
 
 
 def clipscore():
@@ -282,6 +362,6 @@ def bad_input():
     contains(r.err, "writes no captions", "caption without a model")
 
 
-for part in (small_captions, meteor, golden_captions, vqa, nlvr, with_blip, clipscore, bad_input):
+for part in (small_captions, meteor, golden_captions, vqa, nlvr, with_blip, interrupted, clipscore, bad_input):
     part()
 finish()

@@ -10,6 +10,9 @@ CONFIG = GOLDEN / "flip_tiny.config.json"
 VOCAB = SHARED / "flip" / "vocab_bert_base.txt"
 
 
+F32 = ["--dtype", "f32"]  # what is compared with the reference's figures; a processor with bf16 products would take those
+
+
 def tensors(path):
     return {name: (shape, values) for name, (_, shape, values) in read_safetensors(path).items()}
 
@@ -39,7 +42,7 @@ def main():
     z_img = [g["z_img"][1][40 * i:40 * i + 40] for i in range(4)]
 
     for model in (folder, GOLDEN / "flip_tiny.zip"):
-        r = run("embed", "-m", model, "--config", CONFIG, images)
+        r = run("embed", "-m", model, "--config", CONFIG, *F32, images)
         exits(r, 0, f"embed of {model.name}")
         for row, want in zip(r.rows(), z_img):
             close(row["embedding"], want, 5e-6, f"{model.name}: {row['input']}")
@@ -61,7 +64,7 @@ def main():
         want = p[f"{name}.normalised"]
         close(got, channels_first([1] + want[0], want[1]), 1e-5, f"pixels of {name}")
 
-    r = run("inspect", "activations", "-m", folder, "--config", CONFIG, images, "--out", tmp / "a.safetensors")
+    r = run("inspect", "activations", "-m", folder, "--config", CONFIG, *F32, images, "--out", tmp / "a.safetensors")
     exits(r, 0, "inspect activations")
     seen = tensors(tmp / "a.safetensors")
     for name, (want_shape, want) in g.items():
@@ -74,7 +77,7 @@ def main():
     exits(run("models", "convert", "-m", folder, "--config", CONFIG, "--out", out), 0, "models convert")
     equal({n: s for n, (s, _) in tensors(out / "open_clip_model.safetensors").items()}["img_encoder.embedding.kernel"], [8, 8, 3, 64],
           "the official layout")
-    r = run("embed", "-m", out, images)
+    r = run("embed", "-m", out, *F32, images)
     exits(r, 0, "the converted model needs no configuration")
     for row, want in zip(r.rows(), z_img):
         close(row["embedding"], want, 5e-6, "the converted model")
@@ -94,7 +97,7 @@ def texts(tmp, folder, images, g, z_img):
         skip("the BERT word list: texts of FLIP")
         return
     j = json.loads((GOLDEN / "forward.json").read_text())
-    common = ["-m", folder, "--config", CONFIG, "--tokenizer", VOCAB]
+    common = ["-m", folder, "--config", CONFIG, "--tokenizer", VOCAB, *F32]
     args = [x for t in j["texts"] for x in ("--text", t)]
     r = run("embed", *common, *args)
     exits(r, 0, "embed of texts")

@@ -17,7 +17,7 @@ LAYERS = {
     "nn": ["base", "kernels", "tensor", "weights"],
     "hub": ["base"],
     "models": ["base", "kernels", "tensor", "weights", "tokenizer", "media", "nn", "hub"],
-    "generate": ["base", "kernels", "tensor", "weights", "tokenizer", "media", "nn", "models"],
+    "generate": ["base", "kernels", "tensor", "weights", "tokenizer", "media", "nn", "models", "data"],
     "index": ["base", "kernels", "media", "models"],
     "data": ["base", "media", "tokenizer", "weights"],
     "train": ["base", "kernels", "tensor", "weights", "tokenizer", "media", "nn", "models", "data"],

@@ -3,76 +3,37 @@
 C, pictures in files, and bad input."""
 import json
 import math
-import pathlib
-import struct
-import subprocess
-import sys
-import tempfile
-import zlib
 
-NOEMA = sys.argv[1]
-GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden/train"
+from harness import OWN, TMP, check, close, finish, ran, read_npy, read_safetensors, write_png, write_safetensors
+
+GOLDEN = OWN / "train"
 FINE = GOLDEN / "finetune"
 MODEL = ["-m", str(GOLDEN / "e2e/init.safetensors"), "--config", str(GOLDEN / "e2e/model_config.json"), "--quiet"]
 DATA = str(FINE / "data.safetensors")
 WANT = json.loads((FINE / "finetune.json").read_text())["logistic_regression"]
 ROWS, CLASSES, DIM = 40, 10, 32
 C = 0.316  # WANT["reference"]
-checks = 0
-
-
-def check(ok, what):
-    global checks
-    checks += 1
-    if not ok:
-        print("FAILED:", what)
-        sys.exit(1)
 
 
 def probe(*extra, code=0):
-    r = subprocess.run([NOEMA, "probe", *MODEL, *map(str, extra)], capture_output=True, text=True)
-    check(r.returncode == code, f"{extra}: exit {r.returncode}, expected {code}: {r.stderr[-600:]}")
-    return json.loads(r.stdout) if code in (0, 2) else r.stderr
+    r = ran("probe", *MODEL, *extra, code=code)
+    return json.loads(r.out) if code in (0, 2) else r.err
 
 
 def tensors(path):
-    data = pathlib.Path(path).read_bytes()
-    n = struct.unpack("<Q", data[:8])[0]
-    out = {}
-    for k, v in json.loads(data[8:8 + n]).items():
-        if k != "__metadata__":
-            a, b = v["data_offsets"]
-            size, letter = (8, "q") if v["dtype"] == "I64" else (4, "f")
-            out[k] = (v["shape"], struct.unpack(f"<{(b - a) // size}{letter}", data[8 + n + a:8 + n + b]))
-    return out
-
-
-def npy(path):
-    data = pathlib.Path(path).read_bytes()
-    check(data[:8] == b"\x93NUMPY\x01\x00", "npy magic")
-    n = struct.unpack("<H", data[8:10])[0]
-    head = eval(data[10:10 + n].decode(), {"__builtins__": {}}, {})
-    check(head["descr"] == "<f4" and not head["fortran_order"], f"npy header {head}")
-    count = math.prod(head["shape"])
-    return head["shape"], struct.unpack(f"<{count}f", data[10 + n:10 + n + 4 * count])
+    """name -> (shape, numbers)"""
+    return {k: v[1:] for k, v in read_safetensors(path).items()}
 
 
 def write_rows(path, rows):
     """The given rows of the golden data as a file of their own."""
-    t = tensors(DATA)
-    each = 3 * 24 * 24
-    img = b"".join(struct.pack(f"<{each}f", *t["image"][1][i * each:(i + 1) * each]) for i in rows)
-    lab = struct.pack(f"<{len(rows)}q", *(t["label"][1][i] for i in rows))
-    head = json.dumps({"image": {"dtype": "F32", "shape": [len(rows), 3, 24, 24], "data_offsets": [0, len(img)]},
-                       "label": {"dtype": "I64", "shape": [len(rows)], "data_offsets": [len(img), len(img) + len(lab)]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(head)) + head + img + lab)
+    t, each = tensors(DATA), 3 * 24 * 24
+    write_safetensors(path, {"image": ("F32", [len(rows), 3, 24, 24], [x for i in rows for x in t["image"][1][i * each:(i + 1) * each]]),
+                             "label": ("I64", [len(rows)], [t["label"][1][i] for i in rows])})
 
 
-def near(got, want, tolerance, what):
-    check(len(got) == len(want), f"{what}: {len(got)} numbers, want {len(want)}")
-    worst = max(abs(a - b) for a, b in zip(got, want))
-    check(worst <= tolerance, f"{what}: off by {worst}, tolerance {tolerance}")
-    return worst
+def png(path, color):
+    write_png(path, 24, 24, bytes(color) * (24 * 24))
 
 
 def golden(tmp):
@@ -80,23 +41,22 @@ def golden(tmp):
     r = probe("--train-data", DATA, "--C", C, "--out", tmp / "head.safetensors", "--predictions", tmp / "p.npy")
     check(list(r) == ["C", "train_accuracy", "val_accuracy"], f"keys {list(r)}")
     check(r["C"] == C and abs(r["train_accuracy"] - WANT["train_accuracy"]) < 1e-12 and r["val_accuracy"] is None, f"result {r}")
-    shape, p = npy(tmp / "p.npy")
+    _, shape, p = read_npy(tmp / "p.npy")
     check(shape == (ROWS, CLASSES), f"predictions {shape}")
-    worst = near(p, want["logreg.probabilities"][1], 1e-4, "probabilities")
+    close(p, want["logreg.probabilities"][1], 1e-4, "probabilities")
     head = tensors(tmp / "head.safetensors")
     check(head["head.weight"][0] == [CLASSES, DIM] and head["head.bias"][0] == [CLASSES], "shapes of the head")
-    near(head["head.weight"][1], want["logreg.weight"][1], 1e-4, "weight")
+    close(head["head.weight"][1], want["logreg.weight"][1], 1e-4, "weight")
     # the bias is defined up to a constant
     got, ref = head["head.bias"][1], want["logreg.bias"][1]
-    near([b - got[0] for b in got], [b - ref[0] for b in ref], 1e-4, "bias")
-    print(f"probabilities: largest difference {worst:.2e}")
+    close([b - got[0] for b in got], [b - ref[0] for b in ref], 1e-4, "bias")
     # threads do not change a bit
     for n in (1, 3):
         probe("--train-data", DATA, "--C", C, "--threads", n, "--out", tmp / f"head{n}.safetensors")
         check((tmp / f"head{n}.safetensors").read_bytes() == (tmp / "head.safetensors").read_bytes(), f"{n} threads change the head")
     # another C is another head
     probe("--train-data", DATA, "--C", 10 * C, "--predictions", tmp / "q.npy")
-    check(max(abs(a - b) for a, b in zip(npy(tmp / "q.npy")[1], p)) > 1e-2, "C has no effect")
+    check(max(abs(a - b) for a, b in zip(read_npy(tmp / "q.npy")[2], p)) > 1e-2, "C has no effect")
 
 
 def sweep(tmp):
@@ -111,21 +71,11 @@ def sweep(tmp):
     check(probe("--train-data", data) == a, "two sweeps differ")
     b = probe("--train-data", data, "--val-data", val, "--predictions", tmp / "v.npy")
     check(b["C"] == a["C"], "--val-data must not decide on C")
-    shape, p = npy(tmp / "v.npy")
+    _, shape, p = read_npy(tmp / "v.npy")
     check(shape == (3, CLASSES) and all(abs(sum(p[i * CLASSES:(i + 1) * CLASSES]) - 1) < 1e-5 for i in range(3)), "predictions of --val-data")
     labels = tensors(val)["label"][1]
     right = sum(max(range(CLASSES), key=lambda k: p[i * CLASSES + k]) == labels[i] for i in range(3))
     check(abs(b["val_accuracy"] - right / 3) < 1e-12, f"val_accuracy {b}, {right} of 3 by the predictions")
-
-
-def png(path, color):
-    raw = (b"\0" + bytes(color) * 24) * 24
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(raw)) +
-                     chunk(b"IEND", b""))
 
 
 def files(tmp):
@@ -141,7 +91,7 @@ def files(tmp):
     (tmp / "2.png").write_bytes(b"no picture")
     r = probe("--train-data", train, "--C", 10, "--predictions", tmp / "f.npy", code=2)
     check(r["train_accuracy"] == 1, "the other rows")
-    _, p = npy(tmp / "f.npy")
+    _, _, p = read_npy(tmp / "f.npy")
     check([math.isnan(v) for v in p] == [i // 2 == 2 for i in range(12)], f"row 2 alone must be NaN: {p}")
     val.write_text('{"filepath": "0.png", "label": "green"}\n')
     check("val.jsonl" in probe("--train-data", train, "--val-data", val, "--C", 10, code=3), "an unknown class")
@@ -182,11 +132,7 @@ def usage():
     check("nowhere" in probe("--train-data", "nowhere.jsonl", "--C", 1, code=3), "a missing file")
 
 
-with tempfile.TemporaryDirectory() as t:
-    tmp = pathlib.Path(t)
-    golden(tmp)
-    sweep(tmp)
-    files(tmp)
-    shots(tmp)
-    usage()
-print(f"{checks} checks passed")
+for part in (golden, sweep, files, shots):
+    part(TMP)
+usage()
+finish()

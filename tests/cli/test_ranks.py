@@ -73,6 +73,19 @@ def captions():
         close([x["grad_norm"] for x in log(f"coca{weight}r2")], [x["grad_norm"] for x in log(f"coca{weight}")], 5e-3, "coca: gradient norms in two ranks")
 
 
+def validating():
+    """Rank 0 measures, the others wait: the figures of one process, and its steps."""
+    val = ["--val-data", E2E / "data.safetensors", "--val-frequency", "5"]
+    exits(run(*COMMON, *val, "--name", "val1"), 0, "measured")
+    ranks(2, *COMMON, *val, "--name", "val2", what="measured")
+    one, two = ([x["val"] for x in log(n) if "val" in x] for n in ("val1", "val2"))
+    equal([x["epoch"] for x in two], [5, 10], "measured by rank 0")
+    close([x["clip_val_loss"] for x in two], [x["clip_val_loss"] for x in one], 1e-4, "validation loss of two ranks")
+    close([x["image_to_text_mean_rank"] for x in two], [x["image_to_text_mean_rank"] for x in one], 0.1, "ranks of two ranks")
+    _, err = ranks(2, *COMMON, "--val-data", TMP / "nothing.jsonl", "--name", "val3", code=3, what="validation data that is not there")
+    contains(err, "nothing.jsonl", "rank 0 names it")
+
+
 def resuming():
     exits(run(*COMMON, "--name", "half"), 0, "to resume from")
     half = TMP / "half" / "checkpoints" / "epoch_5.pt"
@@ -121,6 +134,7 @@ def main():
         finish()
     trajectories()
     captions()
+    validating()
     resuming()
     failing()
     finish()

@@ -4,12 +4,9 @@ reads it, and bad input is refused."""
 import collections
 import gzip
 import json
-import pathlib
-import subprocess
-import sys
-import tempfile
 
-NOEMA = sys.argv[1]
+from harness import TMP, check, finish, ran
+
 TEXT = """a photo of a cat
 A photo of the Cat, the tabby cat
 the photographer's photos: 12 cats
@@ -19,21 +16,6 @@ the photographer's photos: 12 cats
 aaaa aaaaa aa aaaaaaa
 naïve café — naïve café
 """
-checks = 0
-
-
-def check(ok, what):
-    global checks
-    checks += 1
-    if not ok:
-        print("FAILED:", what)
-        sys.exit(1)
-
-
-def run(*args, code=0):
-    r = subprocess.run([NOEMA, *map(str, args)], capture_output=True, text=True)
-    check(r.returncode == code, f"{args}: exit {r.returncode}, expected {code}: {r.stderr[-400:]}")
-    return r
 
 
 def byte_names():
@@ -100,37 +82,35 @@ def slow_bpe(text, merges):
     return out, {w: s for w, s in ids.items()}
 
 
-with tempfile.TemporaryDirectory() as tmp:
-    tmp = pathlib.Path(tmp)
-    (tmp / "text.txt").write_text(TEXT)
-    lists = []
-    for name in ("a.txt.gz", "b.txt.gz"):
-        r = json.loads(run("data", "vocab", "--text-file", tmp / "text.txt", "--size", 545, "--out", tmp / name).stdout)
-        check(r["rows"] == 545, f"rows {r['rows']}")
-        lists.append((tmp / name).read_bytes())
-    check(lists[0] == lists[1], "two runs, one file")
-    lines = gzip.decompress(lists[0]).decode().splitlines()
-    want, ids = slow_bpe(TEXT, 545 - 514)
-    check(lines[1:] == want, f"merges: {[(a, b) for a, b in zip(lines[1:], want) if a != b][:3]}, {len(lines) - 1} of {len(want)}")
-    config = tmp / "config.json"
-    config.write_text(json.dumps({"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-                                  "text_cfg": {"context_length": 16, "vocab_size": 545, "width": 64, "heads": 1, "layers": 1}}))
-    for text in ("the cat", "고양이의 사진", "aaaaaaa", "photos"):
-        got = json.loads(run("inspect", "tokens", "--tokenizer", tmp / "a.txt.gz", "--config", config, "--text", text).stdout)["ids"]
-        words = text.split()
-        if all(w in ids for w in words):
-            check(got == [543] + [i for w in words for i in ids[w]] + [544], f"{text}: {got}")
-    # more rows than the text has pairs: said, and the list is as long as it gets
-    r = run("data", "vocab", "--text-file", tmp / "text.txt", "--size", 5000, "--out", tmp / "c.txt")
-    rows = json.loads(r.stdout)["rows"]
-    check(514 < rows < 5000 and "no pair comes twice" in r.stderr, f"exhausted: {rows}, {r.stderr}")
-    check(len((tmp / "c.txt").read_text().splitlines()) == rows - 514 + 1, "lines of the exhausted list")
-    (tmp / "empty.txt").write_text(" \n\n")
-    run("data", "vocab", "--text-file", tmp / "empty.txt", "--out", tmp / "d.txt", code=3)
-    run("data", "vocab", "--text-file", tmp / "none.txt", "--out", tmp / "d.txt", code=3)
-    run("data", "vocab", "--text-file", tmp / "text.txt", "--size", 100, "--out", tmp / "d.txt", code=1)
-    run("data", "vocab", code=1)
-    (tmp / "latin.txt").write_bytes(b"caf\xe9 cat cat\n")
-    run("data", "vocab", "--text-file", tmp / "latin.txt", "--size", 520, "--out", tmp / "d.txt", code=3)
-    check(not (tmp / "d.txt").exists(), "no file after an error")
-print(f"{checks} checks")
+(TMP / "text.txt").write_text(TEXT)
+lists = []
+for name in ("a.txt.gz", "b.txt.gz"):
+    r = json.loads(ran("data", "vocab", "--text-file", TMP / "text.txt", "--size", 545, "--out", TMP / name).out)
+    check(r["rows"] == 545, f"rows {r['rows']}")
+    lists.append((TMP / name).read_bytes())
+check(lists[0] == lists[1], "two runs, one file")
+lines = gzip.decompress(lists[0]).decode().splitlines()
+want, ids = slow_bpe(TEXT, 545 - 514)
+check(lines[1:] == want, f"merges: {[(a, b) for a, b in zip(lines[1:], want) if a != b][:3]}, {len(lines) - 1} of {len(want)}")
+config = TMP / "config.json"
+config.write_text(json.dumps({"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+                              "text_cfg": {"context_length": 16, "vocab_size": 545, "width": 64, "heads": 1, "layers": 1}}))
+for text in ("the cat", "고양이의 사진", "aaaaaaa", "photos"):
+    got = json.loads(ran("inspect", "tokens", "--tokenizer", TMP / "a.txt.gz", "--config", config, "--text", text).out)["ids"]
+    words = text.split()
+    if all(w in ids for w in words):
+        check(got == [543] + [i for w in words for i in ids[w]] + [544], f"{text}: {got}")
+# more rows than the text has pairs: said, and the list is as long as it gets
+r = ran("data", "vocab", "--text-file", TMP / "text.txt", "--size", 5000, "--out", TMP / "c.txt")
+rows = json.loads(r.out)["rows"]
+check(514 < rows < 5000 and "no pair comes twice" in r.err, f"exhausted: {rows}, {r.err}")
+check(len((TMP / "c.txt").read_text().splitlines()) == rows - 514 + 1, "lines of the exhausted list")
+(TMP / "empty.txt").write_text(" \n\n")
+ran("data", "vocab", "--text-file", TMP / "empty.txt", "--out", TMP / "d.txt", code=3)
+ran("data", "vocab", "--text-file", TMP / "none.txt", "--out", TMP / "d.txt", code=3)
+ran("data", "vocab", "--text-file", TMP / "text.txt", "--size", 100, "--out", TMP / "d.txt", code=1)
+ran("data", "vocab", code=1)
+(TMP / "latin.txt").write_bytes(b"caf\xe9 cat cat\n")
+ran("data", "vocab", "--text-file", TMP / "latin.txt", "--size", 520, "--out", TMP / "d.txt", code=3)
+check(not (TMP / "d.txt").exists(), "no file after an error")
+finish()

@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "expected.h"
 #include "generate/blip_tasks.h"
 #include "models/blip.h"
 
@@ -20,7 +21,6 @@
 #define SHARED NOEMA_SHARED_DIR "/golden/blip/"
 
 static noema_context *ctx;
-static noema_error err;
 
 static int setup(void **state)
 {
@@ -32,12 +32,6 @@ static int teardown(void **state)
     (void)state;
     noema_context_free(ctx);
     return 0;
-}
-
-static void ok(noema_status st)
-{
-    if (st != NOEMA_OK)
-        fail_msg("%s: %s", noema_status_name(st), err.message);
 }
 
 static const char *own(const char *name)
@@ -62,52 +56,7 @@ static const char *shared(const char *name)
     return NULL;
 }
 
-/* ---- expected values ---- */
-
-typedef struct expected { nm_weights *w; json_t *json; } expected;
-
-static void load(expected *e, const char *name)
-{
-    char file[128];
-    snprintf(file, sizeof file, "%s.safetensors", name);
-    ok(nm_weights_open(&e->w, own(file), &err));
-    snprintf(file, sizeof file, "%s.json", name);
-    e->json = nm_json_load(own(file), &err);
-    assert_non_null(e->json);
-}
-
-static void unload(expected *e)
-{
-    nm_weights_close(e->w);
-    json_decref(e->json);
-}
-
-static const nm_wview *view(const expected *e, const char *name)
-{
-    const nm_wview *v = nm_weights_find(e->w, name);
-    if (!v)
-        fail_msg("no expected %s", name);
-    return v;
-}
-
-static float *values(const expected *e, const char *name)
-{
-    const nm_wview *v = view(e, name);
-    float *f = malloc((size_t)nm_wview_numel(v) * sizeof *f + 1);
-    nm_wview_copy_f32(v, f);
-    return f;
-}
-
-static double worst;
-static void near(const char *what, const float *got, const float *want, size_t n, double tolerance)
-{
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)got[i] - (double)want[i]);
-        if (!(d <= tolerance))
-            fail_msg("%s[%zu]: got %.9g, expected %.9g, difference %.3g over %.3g", what, i, (double)got[i], (double)want[i], d, tolerance);
-        worst = d > worst ? d : worst;
-    }
-}
+static void load(expected *e, const char *name) { load_expected(e, OWN, name, name); }
 
 /* ---- models ---- */
 

@@ -12,13 +12,13 @@
 #include <cmocka.h>
 
 #include "base/json.h"
+#include "expected.h"
 #include "generate/blip2_tasks.h"
 #include "models/blip2.h"
 
 #define OWN NOEMA_SOURCE_DIR "/tests/golden/blip2/"
 
 static noema_context *ctx;
-static noema_error err;
 
 static int setup(void **state)
 {
@@ -32,56 +32,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static void ok(noema_status st)
-{
-    if (st != NOEMA_OK)
-        fail_msg("%s: %s", noema_status_name(st), err.message);
-}
-
-/* ---- expected values ---- */
-
-typedef struct expected { nm_weights *w; json_t *json; } expected;
-
-static void load(expected *e, const char *tensors, const char *json)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s%s.safetensors", OWN, tensors);
-    ok(nm_weights_open(&e->w, path, &err));
-    snprintf(path, sizeof path, "%s%s.json", OWN, json);
-    e->json = nm_json_load(path, &err);
-    assert_non_null(e->json);
-}
-
-static void unload(expected *e)
-{
-    nm_weights_close(e->w);
-    json_decref(e->json);
-}
-
-static const nm_wview *view(const expected *e, const char *name)
-{
-    const nm_wview *v = nm_weights_find(e->w, name);
-    if (!v)
-        fail_msg("no expected %s", name);
-    return v;
-}
-
-static float *values(const expected *e, const char *name)
-{
-    const nm_wview *v = view(e, name);
-    float *f = malloc((size_t)nm_wview_numel(v) * sizeof *f + 1);
-    nm_wview_copy_f32(v, f);
-    return f;
-}
-
-static void near(const char *what, const float *got, const float *want, size_t n, double tolerance)
-{
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)got[i] - (double)want[i]);
-        if (!(d <= tolerance))
-            fail_msg("%s[%zu]: got %.9g, expected %.9g, difference %.3g over %.3g", what, i, (double)got[i], (double)want[i], d, tolerance);
-    }
-}
+static void load(expected *e, const char *tensors, const char *json) { load_expected(e, OWN, tensors, json); }
 
 /* got equals all of an expected tensor. */
 static void equal(const expected *e, const char *name, const float *got, double tolerance)

@@ -518,9 +518,9 @@ static void op_cross_entropy(golden_case *c)
             rows[i] = i / 4 * 5 + i % 4;
             labels[i] = labels_of(c)[rows[i] + 1];
         }
-        output(c, "y", nm_cross_entropy(c->r, nm_gather_rows(c->r, nm_flatten(x, 2), rows, 8), labels, smoothing, -100));
+        output(c, "y", nm_cross_entropy(c->r, nm_gather_rows(c->r, nm_flatten(x, 2), rows, 8), labels, smoothing));
     } else
-        output(c, "y", nm_cross_entropy(c->r, x, labels_of(c), smoothing, -100));
+        output(c, "y", nm_cross_entropy(c->r, x, labels_of(c), smoothing));
 }
 
 /* Both directions of logits against the diagonal, or against soft targets. */
@@ -530,8 +530,8 @@ static nm_tensor both_directions(golden_case *c, nm_tensor logits, const float *
     nm_tensor back = nm_permute(c->r, logits, (const int[]){ 1, 0 });
     for (int i = 0; i < 16; i++)
         labels[i] = i;
-    nm_tensor a = t ? nm_soft_cross_entropy(c->r, logits, t) : nm_cross_entropy(c->r, logits, labels, 0, -100);
-    nm_tensor b = t ? nm_soft_cross_entropy(c->r, back, t_back) : nm_cross_entropy(c->r, back, labels, 0, -100);
+    nm_tensor a = t ? nm_soft_cross_entropy(c->r, logits, t) : nm_cross_entropy(c->r, logits, labels, 0);
+    nm_tensor b = t ? nm_soft_cross_entropy(c->r, back, t_back) : nm_cross_entropy(c->r, back, labels, 0);
     return nm_times(c->r, nm_add(c->r, a, b), 0.5f);
 }
 

@@ -1,5 +1,6 @@
 /* test_channels.c - every variant of channels.h against plain C, over tails of rows and channels. The tolerance is that of sums in
  * another order: 1e-5 of the sum of magnitudes. */
+#include "base/half.h"
 #include "variants.h"
 
 static float *drawn(int64_t n, uint64_t seed)
@@ -24,6 +25,25 @@ static void check_outer(const nm_kernels *k, const nm_kernels *ref, const char *
     k->channels.outer(depth, m, n, a, lda, b, ldb, got, ldc);
     ref->channels.outer(depth, m, n, a, lda, b, ldb, want, ldc);
     near_all(level, "outer", got, want, (m - 1) * ldc + n, 1e-6 * (double)depth); /* what lies between the rows is as it was */
+    free(a), free(b), free(got), free(want);
+}
+
+static uint16_t *drawn_bf16(int64_t n, uint64_t seed)
+{
+    uint16_t *x = block((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = nm_f32_to_bf16(next_float(&seed));
+    return x;
+}
+
+static void check_outer_bf16(const nm_kernels *k, const nm_kernels *ref, const char *level, int64_t depth, int64_t m, int64_t n)
+{
+    int64_t lda = m + 3, ldb = n + 1, ldc = n + 2;
+    uint16_t *a = drawn_bf16((depth - 1) * lda + m, 1), *b = drawn_bf16((depth - 1) * ldb + n, 2);
+    float *got = drawn((m - 1) * ldc + n, 3), *want = drawn((m - 1) * ldc + n, 3);
+    k->channels.outer_bf16(depth, m, n, a, lda, b, ldb, got, ldc);
+    ref->channels.outer_bf16(depth, m, n, a, lda, b, ldb, want, ldc);
+    near_all(level, "outer_bf16", got, want, (m - 1) * ldc + n, 1e-6 * (double)depth);
     free(a), free(b), free(got), free(want);
 }
 
@@ -71,8 +91,9 @@ static void test_variants(void **state)
             continue;
         for (int64_t m = 1; m <= 33; m += m < 14 ? 1 : 19)
             for (int64_t n = 1; n <= 70; n += n < 34 ? 1 : 18)
-                check_outer(&k, &ref, levels[l], 1 + (m * n) % 140, m, n);
+                check_outer(&k, &ref, levels[l], 1 + (m * n) % 140, m, n), check_outer_bf16(&k, &ref, levels[l], 1 + (m * n) % 140, m, n);
         check_outer(&k, &ref, levels[l], 300, 32, 48);
+        check_outer_bf16(&k, &ref, levels[l], 301, 131, 48);
         for (int64_t c = 1; c <= 40; c += c < 20 ? 1 : 10)
             for (int64_t rows = 1; rows < 8; rows += 2)
                 for (int i = 0; i < 12; i++) {

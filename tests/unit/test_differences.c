@@ -251,7 +251,7 @@ static nm_tensor losses_case(bed *b)
     static const int64_t labels[] = { 2, -100, 0 };
     static const float soft[] = { 0.1f, 0.7f, 0.2f, 0, 1, 0, 0.5f, 0.5f, 0.3f, 0.2f, 0.2f, 0.6f };
     nm_run *r = &b->r;
-    nm_tensor x = leaf(b, NM_SHAPE(3, 4)), y[] = { nm_cross_entropy(r, x, labels, 0.1f, -100), nm_soft_cross_entropy(r, x, soft), nm_distillation(r, x, soft, 2),
+    nm_tensor x = leaf(b, NM_SHAPE(3, 4)), y[] = { nm_cross_entropy(r, x, labels, 0.1f), nm_soft_cross_entropy(r, x, soft), nm_distillation(r, x, soft, 2),
                                                    nm_bce_logits(r, x, soft), nm_focal_loss(r, x, soft, NULL, 0.25f, 2, true), nm_smooth_l1(r, x, soft, 4, true) };
     nm_tensor sum = y[0];
     for (int i = 1; i < 6; i++)

@@ -72,7 +72,7 @@ static void constant_vectors(void **state)
     nm_vectors v = { 4, 2, ones };
     const int64_t owner[] = { 0, 1, 2, 3 }, k[] = { 1 };
     nm_retrieval r;
-    nm_ranks s;
+    nm_rank_figures s;
     assert_int_equal(nm_retrieve(&r, NULL, &v, &v, owner, NM_TIES_LOWEST, &err), NOEMA_OK);
     assert_int_equal(nm_rank_summary(&s, 4, r.text_rank, 1, k, &err), NOEMA_OK);
     close_to(s.recall[0], 0.25, 0);

@@ -16,7 +16,7 @@
 #define JOIN(a, b) JOIN2(a, b)
 #define ROW(r) (p[(r) / 3] + (r) % 3 * stride)
 
-NM_INLINE void JOIN(TILE, _rows)(const int rows, const nm_gemm_tile *t)
+NM_INLINE void JOIN(TILE, _rows)(const int rows, const bool wide, const nm_gemm_tile *t)
 {
     const char *b = t->panel, *next = t->next;
     int64_t k = t->k, stride = t->a_stride, next_step = t->next_step;
@@ -32,9 +32,9 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, const nm_gemm_tile *t)
     int64_t units = (k + PER_UNIT - 1) / PER_UNIT;
 #endif
     for (int64_t i = 0; i < units; i++, b += 8 * VL) {
-        ACC b0 = LOAD_B(b), b1 = LOAD_B(b + 4 * VL);
+        ACC b0 = LOAD_B(b), b1 = wide ? LOAD_B(b + 4 * VL) : ACC_ZERO;
         _mm_prefetch(b + TILE_PREFETCH, _MM_HINT_T0);
-        if (VL == 16)
+        if (VL == 16 && wide)
             _mm_prefetch(b + TILE_PREFETCH + 64, _MM_HINT_T0);
         _mm_prefetch(next, _MM_HINT_T1);
         _mm_prefetch(next + 64, _MM_HINT_T1);
@@ -42,29 +42,33 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, const nm_gemm_tile *t)
         UNROLL for (int r = 0; r < rows; r++) {
             ACC x = LOAD_A(ROW(r) + 4 * i);
             c[r][0] = MADD(c[r][0], x, b0);
-            c[r][1] = MADD(c[r][1], x, b1);
+            if (wide)
+                c[r][1] = MADD(c[r][1], x, b1);
         }
     }
 #ifdef LOAD_A_LAST
     if (k % PER_UNIT) {
-        ACC b0 = LOAD_B(b), b1 = LOAD_B(b + 4 * VL);
+        ACC b0 = LOAD_B(b), b1 = wide ? LOAD_B(b + 4 * VL) : ACC_ZERO;
         UNROLL for (int r = 0; r < rows; r++) {
             ACC x = LOAD_A_LAST(ROW(r) + 4 * units, k % PER_UNIT);
             c[r][0] = MADD(c[r][0], x, b0);
-            c[r][1] = MADD(c[r][1], x, b1);
+            if (wide)
+                c[r][1] = MADD(c[r][1], x, b1);
         }
     }
 #endif
     float *out = t->acc;
     UNROLL for (int r = 0; r < rows; r++) {
         STORE_ACC(out + r * 2 * VL, c[r][0]);
-        STORE_ACC(out + r * 2 * VL + VL, c[r][1]);
+        if (wide)
+            STORE_ACC(out + r * 2 * VL + VL, c[r][1]);
     }
 }
 
-/* One copy of the loop per number of rows, each with its accumulators in registers. */
+/* One copy of the loop per number of rows, each with its accumulators in registers; and one of each for a last panel of which one
+ * vector of columns is wanted (convolutions of 12 or 48 channels). */
 #undef BY_ROWS_CASES
-#define BY_ROWS_CASE(f, n) case n: f(n, t); break;
+#define BY_ROWS_CASE(f, n) case n: f(n, wide, t); break;
 #if MR == 4
 #define BY_ROWS_CASES(f)
 #elif MR == 6
@@ -78,7 +82,15 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, const nm_gemm_tile *t)
         BY_ROWS_CASE(f, 1) BY_ROWS_CASE(f, 2) BY_ROWS_CASE(f, 3) BY_ROWS_CASE(f, 4) BY_ROWS_CASES(f) \
     }
 
-static void TILE(const nm_gemm_tile *t)
+NM_INLINE void JOIN(TILE, _by_rows)(const bool wide, const nm_gemm_tile *t)
 {
     BY_ROWS(JOIN(TILE, _rows))
+}
+
+static void TILE(const nm_gemm_tile *t)
+{
+    if (t->cols > VL)
+        JOIN(TILE, _by_rows)(true, t);
+    else
+        JOIN(TILE, _by_rows)(false, t);
 }

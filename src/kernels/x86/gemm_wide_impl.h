@@ -1,9 +1,10 @@
 /* gemm_wide_impl.h - bf16 panels times f32 rows (of bf16 values): B is widened in registers. A template like gemm_tile_impl.h;
  * MR and the accumulators are those of f32. Half the memory of f32 weights, which is what few rows wait for. */
 
-NM_INLINE void wide_rows(const int rows, const nm_gemm_tile *t)
+NM_INLINE void wide_rows(const int rows, const bool wide, const nm_gemm_tile *t)
 {
     const char *b = t->panel, *next = t->next;
+    (void)wide;
     int64_t k = t->k, stride = t->a_stride;
     vf c[MR][2];
     const char *p[(MR + 2) / 3];
@@ -39,5 +40,6 @@ NM_INLINE void wide_rows(const int rows, const nm_gemm_tile *t)
 
 static void WIDE_TILE(const nm_gemm_tile *t)
 {
+    const bool wide = true;
     BY_ROWS(wide_rows)
 }

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Writes the Parquet files that tests/golden/test_parquet.c reads, with pyarrow: the same 300 rows in every codec, encoding and page
 version. The rows follow the formulas below, which the test repeats. Usage: generate.py [DIR]"""
+import json
 import pathlib
+import struct
 import sys
+import zlib
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +33,23 @@ def table():
     }, metadata={"huggingface": FEATURES})
 
 
+def png(colour, size=16):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress((b"\0" + bytes(colour) * size) * size)) + chunk(b"IEND", b""))
+
+
+def coloured():
+    """Pictures of one colour (tests/cli/test_eval.py); the order of the names is not that of the alphabet."""
+    names = ["zinnober", "apfel", "meer"]
+    features = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}}}
+    colours = [(220, 20, 20), (20, 200, 30), (30, 60, 230)]
+    rows = [(k, [min(255, x + 5 * i) for x in colours[k]]) for i in range(4) for k in (2, 0, 1)]
+    return pa.table({"image": pa.array([{"bytes": png(c), "path": None} for _, c in rows], pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+                     "label": pa.array([k for k, _ in rows], pa.int64())}, metadata={"huggingface": json.dumps(features)})
+
+
 def main():
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent)
     t = table()
@@ -48,6 +68,7 @@ def main():
                            column_encoding=columns, data_page_version=version, **base)
     columns = {"id": "BYTE_STREAM_SPLIT", "small": "BYTE_STREAM_SPLIT", "fixed": "BYTE_STREAM_SPLIT"}
     pq.write_table(t, out / "split_ints.parquet", compression="gzip", use_dictionary=False, column_encoding=columns, **base)
+    pq.write_table(coloured(), out / "classlabel.parquet", compression="zstd")
     pq.write_table(t.slice(0, 0), out / "no_rows.parquet")
     required = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("title", pa.string(), nullable=False)])
     pq.write_table(pa.table({"id": t["id"], "title": pa.array([f"row {i // 2} 한글" for i in range(N)])}, schema=required), out / "required.parquet")
