@@ -63,7 +63,7 @@ int main(int argc, char **argv)
     for (int k = 0; k < 6; k++) {
         double t0 = peak_time(arg[0]);
         nm_arena_reset(arena);
-        nm_tensor y = nm_resnet_forward(&r, &t.w, &t.c, nm_view(pixels, NM_F32, NM_SHAPE(n, 3, arg[2], arg[2])));
+        nm_tensor y = nm_resnet_forward(&r, &t.w, &t.c, nm_view(pixels, NM_F32, NM_SHAPE(n, 3, arg[2], arg[2])), NULL);
         double t1 = peak_time(arg[0]);
         float *dy = nm_grad_data(&r, &y);
         for (int64_t i = 0; dy && i < n * t.c.embed_dim; i++)

@@ -3,8 +3,9 @@
 file with AdamW's state and the steps after it.
 usage: gen_train_coca.py OUT_FOLDER   (needs open_clip_torch; written with 3.3.0)
 
-Three models: `fused` (tower width = embed_dim, one pool, texts shorter than the context), `split` (tower width != embed_dim: q, k and v apart, texts as
-long as the context), `parallel` (a second, contrastive pool). Texts have the padding id inside and behind them."""
+Four models: `fused` (tower width = embed_dim, one pool, texts shorter than the context), `split` (tower width != embed_dim: q, k and v apart, texts as
+long as the context), `parallel` (a second, contrastive pool), `resnet` (open_clip has no such tower: its ModifiedResNet up to a stage, then its AttentionalPooler
+as in its VisionTransformer). Texts have the padding id inside and behind them."""
 import json
 import math
 import pathlib
@@ -13,6 +14,8 @@ import sys
 import open_clip
 import torch
 from open_clip.loss import CoCaLoss
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import AttentionalPooler, LayerNorm
 from safetensors.torch import save_file
 
 N, VOCAB, LENGTH = 16, 64, 7
@@ -28,13 +31,39 @@ def config(width, embed, context, pool):
             "text_cfg": {**text, "embed_cls": True, "output_tokens": True}, "multimodal_cfg": {**text, "attn_pooler_heads": 2}}
 
 
+class PooledResNet(ModifiedResNet):
+    def __init__(self, embed_dim, vision):
+        super().__init__(vision["layers"], embed_dim, 1, vision["image_size"], vision["width"])
+        stage = vision["attn_pooler_stage"]
+        del self.attnpool
+        for k in range(stage, 4):
+            delattr(self, f"layer{k + 1}")
+        self.stage, channels = stage, vision["width"] * 2 ** (stage + 1)
+        self.attn_pool = AttentionalPooler(embed_dim, channels, n_head=vision["attn_pooler_heads"], n_queries=vision["attn_pooler_queries"])
+        self.ln_post = LayerNorm(embed_dim)
+        self.proj = torch.nn.Parameter(torch.randn(embed_dim, embed_dim) / embed_dim ** 0.5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for k in range(self.stage):
+            x = getattr(self, f"layer{k + 1}")(x)
+        x = self.ln_post(self.attn_pool(x.flatten(2).permute(0, 2, 1)))
+        return x[:, 0] @ self.proj, x[:, 1:]
+
+
 def build(cfg, seed):
     torch.manual_seed(seed)
-    m = open_clip.CoCa(**{k: v for k, v in cfg.items() if k != "custom_text"})
+    resnet = isinstance(cfg["vision_cfg"]["layers"], list)
+    vision = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8} if resnet else cfg["vision_cfg"]
+    m = open_clip.CoCa(**{k: v for k, v in cfg.items() if k != "custom_text"} | {"vision_cfg": vision})
+    if resnet:
+        m.visual = PooledResNet(cfg["embed_dim"], cfg["vision_cfg"])
     with torch.no_grad():
         for n, p in m.named_parameters():
             if n == "text_decoder.text_projection":  # torch.empty: never initialised there
                 p.normal_(std=0.2)
+            if n.endswith("bn3.weight"):
+                p.fill_(0.5)  # drawn as zero: the blocks would be silent at first
             if p.ndim == 1 and p.numel() > 1:  # ones and zeros hide mistakes
                 p.add_(0.1 * torch.randn_like(p))
     return m.train()
@@ -62,9 +91,13 @@ def step(m, opt, loss_of, images, text):
 
 
 expected = {}
-for seed, (name, cfg) in enumerate({"fused": config(16, 16, 12, True), "split": config(24, 16, LENGTH, True), "parallel": config(16, 16, 9, "parallel")}.items()):
+resnet = config(4, 16, 9, True)
+resnet["vision_cfg"] = {k: v for k, v in resnet["vision_cfg"].items() if k != "head_width"} | {"image_size": 32, "layers": [1, 1, 1, 1], "patch_size": None, "attn_pooler_stage": 3}
+for seed, (name, cfg) in enumerate({"fused": config(16, 16, 12, True), "split": config(24, 16, LENGTH, True), "parallel": config(16, 16, 9, "parallel"),
+                                    "resnet": resnet}.items()):
     torch.manual_seed(100 + seed)
-    images, text = torch.randn(N, 3, 16, 16), torch.randint(1, VOCAB - 2, (N, LENGTH))
+    size = cfg["vision_cfg"]["image_size"]
+    images, text = torch.randn(N, 3, size, size), torch.randint(1, VOCAB - 2, (N, LENGTH))
     for i in range(N):
         end = 2 + i % (LENGTH - 2)
         text[i, end], text[i, end + 1:] = VOCAB - 1, 0

@@ -102,6 +102,8 @@ static noema_status ready(nm_clip *m, noema_error *err)
     noema_status st = NOEMA_OK;
     if (c->has_image && !c->resnet)
         st = nm_vit_ready(&m->vit, &c->vit, err);
+    else if (c->has_image && !nm_resnet_ready(&m->rn, &c->rn))
+        st = nm_fail(err, NOEMA_E_MEMORY, "out of memory: image tower");
     if (st == NOEMA_OK && c->has_text && c->text_tower == NM_TEXT_CLIP)
         st = nm_text_ready(&m->text, &c->text, err);
     if (st != NOEMA_OK)
@@ -219,7 +221,7 @@ static nm_tensor encode_image(nm_run *r, const nm_model *base, nm_tensor pixels)
 {
     const nm_clip *m = (const nm_clip *)base;
     nm_observe_mark old = nm_observe_enter(r, "visual.");
-    nm_tensor x = m->cfg.resnet ? nm_resnet_forward(r, &m->rn, &m->cfg.rn, pixels) : nm_vit_forward(r, &m->vit, &m->cfg.vit, pixels, NULL);
+    nm_tensor x = m->cfg.resnet ? nm_resnet_forward(r, &m->rn, &m->cfg.rn, pixels, NULL) : nm_vit_forward(r, &m->vit, &m->cfg.vit, pixels, NULL);
     nm_observe_leave(r, old);
     return x;
 }
@@ -284,7 +286,7 @@ nm_tensor nm_clip_image_tokens(nm_run *r, const nm_clip *m, nm_tensor pixels, nm
     nm_tensor tokens = { 0 };
     if (!m->cfg.coca)
         return nm_run_fail(r, NOEMA_E_UNSUPPORTED, "this model has no caption decoder");
-    nm_tensor v = nm_vit_forward(r, &m->vit, &m->cfg.vit, pixels, &tokens);
+    nm_tensor v = m->cfg.resnet ? nm_resnet_forward(r, &m->rn, &m->cfg.rn, pixels, &tokens) : nm_vit_forward(r, &m->vit, &m->cfg.vit, pixels, &tokens);
     if (vector)
         *vector = v;
     return tokens;

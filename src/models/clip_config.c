@@ -68,6 +68,12 @@ static noema_status check_image(const nm_clip_cfg *c, const char *name, noema_er
             return bad(err, name, "ResNet width", c->rn.width);
         if (c->rn.image_size < 32 || c->rn.image_size > 8192 || c->rn.image_size % 32)
             return bad(err, name, "image size", c->rn.image_size);
+        if (c->rn.pool_queries && (c->rn.pool_queries < 2 || c->rn.pool_queries > 1 << 16 || c->rn.pool_heads < 1 || c->embed_dim % c->rn.pool_heads))
+            return bad(err, name, "attentional pool queries (at least 2) or heads", c->rn.pool_heads);
+        if (c->rn.pool_queries && (c->rn.pool_stage < 1 || c->rn.pool_stage > 4))
+            return bad(err, name, "attentional pool stage", c->rn.pool_stage);
+        if (c->rn.pool_queries)
+            return NOEMA_OK;
         return c->rn.heads < 1 || 32 * c->rn.width % c->rn.heads ? bad(err, name, "attention pool heads", c->rn.heads) : NOEMA_OK;
     }
     const nm_vit_cfg *v = &c->vit;
@@ -111,6 +117,9 @@ noema_status nm_clip_config_check(const nm_clip_cfg *c, const char *name, noema_
         st = check_tower(name, "decoder", c->decoder.width, c->decoder.layers, c->decoder.heads, c->decoder.mlp, err);
         if (st == NOEMA_OK && (c->decoder.vocab_size < 1 || c->decoder.vocab_size > 1 << 24))
             st = bad(err, name, "decoder vocab_size", c->decoder.vocab_size);
+        if (st == NOEMA_OK && (c->decoder.width != c->embed_dim || c->decoder.width != t->width))
+            st = nm_fail(err, NOEMA_E_FORMAT, "%s: configuration: a caption decoder of width %d between text rows of %d and image tokens of %d (embed_dim)", name,
+                         c->decoder.width, t->width, c->embed_dim);
     }
     return st;
 }

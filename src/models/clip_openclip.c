@@ -87,6 +87,15 @@ static noema_status timm_image(nm_clip_cfg *c, const json_t *cfg, const nm_sourc
     return NOEMA_OK;
 }
 
+static bool attentional(const json_t *cfg)
+{
+    const json_t *j = nm_json_get(cfg, "attentional_pool");
+    return j && !json_is_false(j);
+}
+
+/* "": one pool for both uses. */
+static const char *pool_kind(const json_t *cfg) { return nm_json_str(cfg, "attentional_pool", ""); }
+
 static noema_status openclip_resnet(nm_clip_cfg *c, const json_t *cfg, const char *name, noema_error *err)
 {
     const json_t *layers = nm_json_get(cfg, "layers");
@@ -100,6 +109,13 @@ static noema_status openclip_resnet(nm_clip_cfg *c, const json_t *cfg, const cha
     nm_cfg_pair(cfg, "image_size", 224, &c->rn.image_size, &w);
     c->rn.heads = head > 0 ? c->rn.width * 32 / head : 0;
     c->rn.embed_dim = c->embed_dim;
+    if (!attentional(cfg))
+        return NOEMA_OK;
+    if (strcmp(pool_kind(cfg), "parallel") == 0 || strcmp(pool_kind(cfg), "cascade") == 0)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: attentional_pool \"%s\" of a ModifiedResNet is not supported (true is)", name, pool_kind(cfg));
+    c->rn.pool_queries = nm_cfg_int(cfg, "attn_pooler_queries", 256);
+    c->rn.pool_heads = nm_cfg_int(cfg, "attn_pooler_heads", 8);
+    c->rn.pool_stage = nm_cfg_int(cfg, "attn_pooler_stage", 4);
     return NOEMA_OK;
 }
 
@@ -134,9 +150,8 @@ static noema_status openclip_image(nm_clip_cfg *c, const json_t *cfg, const nm_s
     v->final_ln_after_pool = nm_json_bool(cfg, "final_ln_after_pool", false);
     const char *pool = nm_json_str(cfg, "pool_type", "tok");
     v->pool = strcmp(pool, "avg") == 0 ? NM_VIT_POOL_AVG : strcmp(pool, "none") == 0 ? NM_VIT_POOL_NONE : NM_VIT_POOL_TOK;
-    const json_t *attentional = nm_json_get(cfg, "attentional_pool");
-    if (attentional && !json_is_false(attentional)) {
-        const char *kind = json_is_string(attentional) ? json_string_value(attentional) : "";
+    if (attentional(cfg)) {
+        const char *kind = pool_kind(cfg);
         v->pool_kind = strcmp(kind, "parallel") == 0 ? NM_VIT_PARALLEL : strcmp(kind, "cascade") == 0 ? NM_VIT_CASCADE : NM_VIT_SINGLE;
         v->pool_queries = nm_cfg_int(cfg, "attn_pooler_queries", 256);
         v->pool_heads = nm_cfg_int(cfg, "attn_pooler_heads", 8);
@@ -215,7 +230,7 @@ static noema_status openclip_text(nm_clip_cfg *c, const json_t *cfg, const json_
     t->act = tower_act(s, cfg, quick);
     t->eps = norm_eps(cfg, 1e-5);
     /* open_clip moves a flat text tower below "text." when the model is custom; files exist in both forms */
-    t->prefix = s->file ? nm_source_has(s, "text.token_embedding.weight") : custom;
+    t->prefix = s->file ? nm_source_has(s, "text.token_embedding.weight") : custom || t->pool == NM_TEXT_POOL_CLS;
     return refuse_custom_blocks(cfg, s->name, "text_cfg", err);
 }
 
@@ -223,6 +238,8 @@ static noema_status openclip_decoder(nm_clip_cfg *c, const json_t *cfg, const js
 {
     if (c->text_tower == NM_TEXT_BERT || c->text.pool != NM_TEXT_POOL_CLS)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: CoCa with another text tower than its own is not supported", s->name);
+    if (c->resnet && !c->rn.pool_queries)
+        return nm_fail(err, NOEMA_E_FORMAT, "%s: a caption decoder behind a ModifiedResNet needs vision_cfg.attentional_pool", s->name);
     c->coca = true;
     c->decoder = (nm_coca_cfg){ .layers = nm_cfg_int(cfg, "layers", 12), .width = nm_cfg_int(cfg, "width", 512), .heads = nm_cfg_int(cfg, "heads", 8),
                                 .context_length = nm_cfg_int(cfg, "context_length", 77), .vocab_size = nm_cfg_int(text, "vocab_size", 49408),

@@ -22,8 +22,11 @@ bool nm_resnet_alloc(nm_resnet_w *w, const nm_resnet_cfg *c)
 void nm_resnet_free(nm_resnet_w *w)
 {
     free(w->blocks);
+    nm_attn_pool_free(&w->attn_pool);
     w->blocks = NULL;
 }
+
+bool nm_resnet_ready(nm_resnet_w *w, const nm_resnet_cfg *c) { return !c->pool_queries || nm_attn_pool_ready(&w->attn_pool, c->embed_dim); }
 
 /* ---- declaring ---- */
 
@@ -39,6 +42,28 @@ static void conv_bn_params(nm_params *p, nm_conv_bn_w *w, int64_t out, int64_t i
     nm_params_pop(p, mark);
 }
 
+static void attention_pool_params(nm_params *p, nm_resnet_w *w, const nm_resnet_cfg *c)
+{
+    int64_t channels = 32 * (int64_t)c->width, grid = c->image_size / 32;
+    float std = 1 / sqrtf((float)channels);
+    size_t mark = nm_params_push(p, NM_NAMES("attnpool."), 0);
+    nm_param(p, &w->positional_embedding, NM_SHAPE(grid * grid + 1, channels), NM_NAMES("positional_embedding"), NM_NORMAL(std),
+             NM_NO_DECAY | NM_AS_F32);
+    nm_linear_params(p, &w->k, channels, channels, NM_NAMES("k_proj.weight"), NM_NAMES("k_proj.bias"), std, 0);
+    nm_linear_params(p, &w->q, channels, channels, NM_NAMES("q_proj.weight"), NM_NAMES("q_proj.bias"), std, 0);
+    nm_linear_params(p, &w->v, channels, channels, NM_NAMES("v_proj.weight"), NM_NAMES("v_proj.bias"), std, 0);
+    nm_linear_params(p, &w->c, c->embed_dim, channels, NM_NAMES("c_proj.weight"), NM_NAMES("c_proj.bias"), std, 0);
+    nm_params_pop(p, mark);
+}
+
+/* Under the names of open_clip's VisionTransformer with attentional_pool, which has no ResNet of the kind. */
+static void attentional_params(nm_params *p, nm_resnet_w *w, const nm_resnet_cfg *c, int64_t channels)
+{
+    nm_attn_pool_params(p, &w->attn_pool, "attn_pool.", c->pool_queries, c->embed_dim, channels);
+    nm_norm_params(p, &w->ln_post, c->embed_dim, NM_NAMES("ln_post.weight"), NM_NAMES("ln_post.bias"));
+    nm_param(p, &w->proj, NM_SHAPE(c->embed_dim, c->embed_dim), NM_NAMES("T:proj"), NM_NORMAL(1 / sqrtf((float)c->embed_dim)), NM_DECAY);
+}
+
 void nm_resnet_params(nm_params *p, nm_resnet_w *w, const nm_resnet_cfg *c)
 {
     static const char *const conv[] = { "conv1.weight", "conv2.weight", "conv3.weight" }, *const bn[] = { "bn1.", "bn2.", "bn3." };
@@ -47,7 +72,7 @@ void nm_resnet_params(nm_params *p, nm_resnet_w *w, const nm_resnet_cfg *c)
         conv_bn_params(p, &w->stem[i], stem[i + 1], stem[i], 3, conv[i], bn[i], false);
     int64_t in = c->width;
     nm_bottleneck_w *b = w->blocks;
-    for (int s = 0; s < 4; s++)
+    for (int s = 0; s < nm_resnet_stages(c); s++)
         for (int i = 0; i < c->blocks[s]; i++, b++) {
             char module[32];
             snprintf(module, sizeof module, "layer%d.%%d.", s + 1);
@@ -61,16 +86,10 @@ void nm_resnet_params(nm_params *p, nm_resnet_w *w, const nm_resnet_cfg *c)
             in = 4 * planes;
             nm_params_pop(p, mark);
         }
-    int64_t channels = 32 * (int64_t)c->width, grid = c->image_size / 32;
-    float std = 1 / sqrtf((float)channels);
-    size_t mark = nm_params_push(p, NM_NAMES("attnpool."), 0);
-    nm_param(p, &w->positional_embedding, NM_SHAPE(grid * grid + 1, channels), NM_NAMES("positional_embedding"), NM_NORMAL(std),
-             NM_NO_DECAY | NM_AS_F32);
-    nm_linear_params(p, &w->k, channels, channels, NM_NAMES("k_proj.weight"), NM_NAMES("k_proj.bias"), std, 0);
-    nm_linear_params(p, &w->q, channels, channels, NM_NAMES("q_proj.weight"), NM_NAMES("q_proj.bias"), std, 0);
-    nm_linear_params(p, &w->v, channels, channels, NM_NAMES("v_proj.weight"), NM_NAMES("v_proj.bias"), std, 0);
-    nm_linear_params(p, &w->c, c->embed_dim, channels, NM_NAMES("c_proj.weight"), NM_NAMES("c_proj.bias"), std, 0);
-    nm_params_pop(p, mark);
+    if (c->pool_queries)
+        attentional_params(p, w, c, in);
+    else
+        attention_pool_params(p, w, c);
 }
 
 /* ---- forward ---- */
@@ -129,8 +148,21 @@ static nm_tensor stage(nm_run *r, nm_tensor x, const nm_bottleneck_w *b, int blo
     return nm_run_ok(r) ? x : (nm_tensor){ 0 };
 }
 
+/* Whether anything before the pool is trained. */
+static bool trunk_trains(const nm_resnet_w *w, const nm_resnet_cfg *c)
+{
+    const nm_conv_bn_w *part;
+    for (int i = 0; i < 3 + 4 * nm_resnet_count(c); i++) {
+        const nm_bottleneck_w *b = i < 3 ? NULL : &w->blocks[(i - 3) / 4];
+        part = !b ? &w->stem[i] : (i - 3) % 4 == 0 ? &b->c1 : (i - 3) % 4 == 1 ? &b->c2 : (i - 3) % 4 == 2 ? &b->c3 : &b->down;
+        if (nm_weight_grad_of(&part->conv) || nm_weight_grad_of(&part->bn.weight) || nm_weight_grad_of(&part->bn.bias))
+            return true;
+    }
+    return false;
+}
+
 /* -> the last stage, NHWC [n, S/32, S/32, 32 width]. */
-static nm_tensor trunk(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
+static nm_tensor stages(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
 {
     if (!pixels.data || pixels.ndim != 4 || pixels.shape[1] != 3)
         return nm_run_fail(r, NOEMA_E_ARGUMENT, "expected pictures f32 [n, 3, height, width]");
@@ -142,10 +174,21 @@ static nm_tensor trunk(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, 
     x = nm_avgpool2d(r, x, 2);
     observe_nchw(r, x, "stem.avgpool", 0);
     const nm_bottleneck_w *b = w->blocks;
-    for (int s = 0; s < 4; b += c->blocks[s++]) {
+    for (int s = 0; s < nm_resnet_stages(c); b += c->blocks[s++]) {
         x = stage(r, x, b, c->blocks[s], s > 0 ? 2 : 1, (int64_t)c->width << (s + 2));
         observe_nchw(r, x, "layer%d", s + 1);
     }
+    return x;
+}
+
+/* A locked trunk runs as in inference, in the memory of one block. */
+static nm_tensor trunk(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
+{
+    struct nm_tape *tape = r->tape;
+    if (!trunk_trains(w, c))
+        r->tape = NULL;
+    nm_tensor x = stages(r, w, c, pixels);
+    r->tape = tape;
     return x;
 }
 
@@ -170,13 +213,29 @@ static nm_tensor attention_pool(nm_run *r, const nm_resnet_w *w, const nm_resnet
     return nm_linear(r, nm_flatten(a, 2), &w->c, (nm_epilogue){ .f32 = true });
 }
 
-nm_tensor nm_resnet_forward(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
+static nm_tensor attentional_pool(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor x, nm_tensor *tokens)
 {
-    return attention_pool(r, w, c, trunk(r, w, c, pixels));
+    nm_tensor pooled = { 0 };
+    if (!x.data)
+        return x;
+    x = nm_reshape(x, NM_SHAPE(x.shape[0], x.shape[1] * x.shape[2], x.shape[3]));
+    nm_tensor t = nm_attn_pool_single(r, &w->attn_pool, &w->ln_post, c->pool_heads, BN_EPS, false, x, &pooled);
+    if (tokens)
+        *tokens = t;
+    nm_observe_above(r, t, "image_embs");
+    return nm_matmul_w(r, pooled, &w->proj, (nm_epilogue){ .f32 = true });
+}
+
+nm_tensor nm_resnet_forward(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels, nm_tensor *tokens)
+{
+    nm_tensor x = trunk(r, w, c, pixels);
+    return c->pool_queries ? attentional_pool(r, w, c, x, tokens) : attention_pool(r, w, c, x);
 }
 
 nm_tensor nm_resnet_dense(nm_run *r, const nm_resnet_w *w, const nm_resnet_cfg *c, nm_tensor pixels)
 {
+    if (c->pool_queries)
+        return nm_run_fail(r, NOEMA_E_UNSUPPORTED, "patch features need a tower with a linear projection, not an attentional pool");
     nm_tensor x = trunk(r, w, c, pixels);
     if (!x.data)
         return x;

@@ -178,6 +178,13 @@ int64_t *nm_every_row(nm_run *r, int64_t n, int64_t step, int64_t first)
     return rows;
 }
 
+nm_tensor nm_first_token(nm_run *r, nm_tensor x)
+{
+    if (!x.data)
+        return x;
+    return nm_gather_rows(r, nm_flatten(x, 2), nm_every_row(r, x.shape[0], x.shape[1], 0), x.shape[0]);
+}
+
 nm_tensor nm_drop_first(nm_run *r, nm_tensor x)
 {
     if (!x.data)

@@ -64,6 +64,8 @@ void nm_observe_above(nm_run *r, nm_tensor t, const char *name);
 /* ---- row arithmetic shared by the towers ---- */
 /* rows[i] = i * step + first, for i < n, in the run's scratch memory. */
 int64_t *nm_every_row(nm_run *r, int64_t n, int64_t step, int64_t first);
+/* The first token of each item: x f32 [batch, tokens, width] -> [batch, width]. */
+nm_tensor nm_first_token(nm_run *r, nm_tensor x);
 /* All tokens but the first of each item, contiguous: x f32 [batch, tokens, width] -> [batch, tokens - 1, width]. */
 nm_tensor nm_drop_first(nm_run *r, nm_tensor x);
 /* Mean over rows [first, tokens) of each item of x f32 [batch, tokens, width] -> [batch, width]. */

@@ -26,13 +26,6 @@ static void linear_free(nm_linear_w *w)
     nm_weight_free(&w->bias);
 }
 
-void nm_attn_pool_free(nm_attn_pool_w *w)
-{
-    linear_free(&w->q);
-    linear_free(&w->k);
-    linear_free(&w->v);
-}
-
 void nm_vit_free(nm_vit_w *w, const nm_vit_cfg *c)
 {
     for (int i = 0; w->blocks && i < c->layers; i++)
@@ -66,25 +59,6 @@ static void map_params(nm_params *p, nm_map_pool_w *w, const nm_vit_cfg *c)
                      NM_NAMES("attn_pool.mlp.fc1.bias", "head.mlp.fc1.bias", "attn_pool.mlp.fc1.bias"), std, 0);
     nm_linear_params(p, &w->fc2, width, c->map_mlp, NM_NAMES("attn_pool.mlp.fc2.weight", "head.mlp.fc2.weight", "attn_pool.mlp.fc2.weight"),
                      NM_NAMES("attn_pool.mlp.fc2.bias", "head.mlp.fc2.bias", "attn_pool.mlp.fc2.bias"), std, 0);
-}
-
-void nm_attn_pool_params(nm_params *p, nm_attn_pool_w *w, const char *module, int queries, int64_t embed, int64_t width)
-{
-    size_t mark = nm_params_push(p, NM_NAMES(module), 0);
-    nm_param(p, &w->query, NM_SHAPE(queries, embed), NM_NAMES("query"), NM_NORMAL(1), NM_DECAY | NM_AS_F32);
-    float xavier = sqrtf(6.0f / (float)(embed + width));
-    if (width == embed) /* torch.nn.MultiheadAttention fuses the three only when the dimensions agree */
-        nm_param(p, &w->qkv, NM_SHAPE(3 * embed, embed), NM_NAMES("attn.in_proj_weight"), NM_UNIFORM(sqrtf(6.0f / (4.0f * (float)embed))), NM_DECAY);
-    else {
-        nm_param(p, &w->q.weight, NM_SHAPE(embed, embed), NM_NAMES("attn.q_proj_weight"), NM_UNIFORM(sqrtf(3.0f / (float)embed)), NM_DECAY);
-        nm_param(p, &w->k.weight, NM_SHAPE(embed, width), NM_NAMES("attn.k_proj_weight"), NM_UNIFORM(xavier), NM_DECAY);
-        nm_param(p, &w->v.weight, NM_SHAPE(embed, width), NM_NAMES("attn.v_proj_weight"), NM_UNIFORM(xavier), NM_DECAY);
-    }
-    nm_param(p, &w->bias, NM_SHAPE(3 * embed), NM_NAMES("attn.in_proj_bias"), NM_ZEROS, NM_NO_DECAY);
-    nm_linear_params(p, &w->out, embed, embed, NM_NAMES("attn.out_proj.weight"), NM_NAMES("attn.out_proj.bias"), 0, 0);
-    nm_norm_params(p, &w->ln_q, embed, NM_NAMES("ln_q.weight"), NM_NAMES("ln_q.bias"));
-    nm_norm_params(p, &w->ln_k, width, NM_NAMES("ln_k.weight"), NM_NAMES("ln_k.bias"));
-    nm_params_pop(p, mark);
 }
 
 static void trunk_params(nm_params *p, nm_vit_w *w, const nm_vit_cfg *c)
@@ -145,16 +119,6 @@ void nm_vit_params(nm_params *p, nm_vit_w *w, const nm_vit_cfg *c)
 }
 
 /* ---- after loading ---- */
-
-bool nm_attn_pool_ready(nm_attn_pool_w *w, int64_t embed)
-{
-    nm_linear_w *part[] = { &w->q, &w->k, &w->v };
-    bool ok = true;
-    for (int64_t i = 0; ok && i < 3; i++)
-        ok = (!nm_has(&w->qkv) || nm_weight_rows_of(&part[i]->weight, &w->qkv, i * embed, (i + 1) * embed)) &&
-             nm_weight_rows_of(&part[i]->bias, &w->bias, i * embed, (i + 1) * embed);
-    return ok;
-}
 
 /* transformers' fused head becomes timm's q and kv, so that there is one forward and one saved form. */
 static bool map_ready(nm_map_pool_w *w, int64_t width)
@@ -223,42 +187,13 @@ static nm_tensor embeddings(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, n
     return x;
 }
 
-/* q f32 [queries, dim] repeated for each of n items -> r->act [n, queries, dim]. */
-static nm_tensor repeat_queries(nm_run *r, nm_tensor q, int64_t n)
-{
-    if (!q.data)
-        return q;
-    int64_t queries = q.shape[0], dim = q.shape[1];
-    int64_t *rows = nm_scratch(r, (size_t)(n * queries) * sizeof *rows);
-    for (int64_t i = 0; rows && i < n * queries; i++)
-        rows[i] = i % queries;
-    return nm_reshape(nm_cast(r, nm_gather_rows(r, q, rows, n * queries), r->act), NM_SHAPE(n, queries, dim));
-}
-
-/* queries [queries, dim] (f32, projected) attend to k, v [n, tokens, dim]. */
-static nm_tensor pool_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads)
-{
-    if (!q.data || !k.data || !v.data)
-        return (nm_tensor){ 0 };
-    return nm_attention(r, repeat_queries(r, q, k.shape[0]), k, v, heads, NULL);
-}
-
-/* Learned queries, [rows, width] f32, as a tensor that is trained. */
-static nm_tensor query_rows(nm_run *r, const nm_weight *w, int64_t rows)
-{
-    int32_t *ids = nm_scratch(r, (size_t)rows * sizeof *ids);
-    for (int32_t i = 0; ids && i < rows; i++)
-        ids[i] = i;
-    return ids ? nm_embedding(r, ids, rows, w, NULL, NULL) : (nm_tensor){ 0 };
-}
-
 /* out = a + mlp(norm(a)), a = proj(attention(q(latent), kv(x))); x r->act [n, tokens, width] -> f32 [n, width] */
 static nm_tensor map_pool(nm_run *r, const nm_map_pool_w *w, const nm_vit_cfg *c, nm_tensor x)
 {
-    nm_tensor q = nm_linear(r, query_rows(r, &w->latent, 1), &w->q, (nm_epilogue){ .f32 = true });
+    nm_tensor q = nm_linear(r, nm_query_rows(r, &w->latent, 1), &w->q, (nm_epilogue){ .f32 = true });
     nm_tensor kv = nm_linear(r, x, &w->kv, (nm_epilogue){ 0 }), a = { 0 };
     if (kv.data)
-        a = pool_attention(r, q, nm_cols(kv, 0, c->width), nm_cols(kv, c->width, 2 * c->width), c->heads);
+        a = nm_pool_attention(r, q, nm_cols(kv, 0, c->width), nm_cols(kv, c->width, 2 * c->width), c->heads);
     a = nm_linear(r, nm_flatten(a, 2), &w->proj, (nm_epilogue){ .f32 = true }); /* [n, width] */
     nm_tensor h = nm_linear(r, nm_layernorm(r, a, &w->norm, c->eps), &w->fc1, (nm_epilogue){ .act = c->act });
     nm_tensor y = nm_linear(r, h, &w->fc2, (nm_epilogue){ .residual = &a });
@@ -266,31 +201,11 @@ static nm_tensor map_pool(nm_run *r, const nm_map_pool_w *w, const nm_vit_cfg *c
     return y;
 }
 
-nm_tensor nm_attn_pool(nm_run *r, const nm_attn_pool_w *w, int heads, nm_tensor x)
-{
-    const float eps = 1e-5f; /* open_clip passes the plain LayerNorm here, without norm_kwargs */
-    nm_tensor q = nm_layernorm(r, query_rows(r, &w->query, w->query.shape.dim[0]), &w->ln_q, eps);
-    q = nm_linear(r, q, &w->q, (nm_epilogue){ .f32 = true });
-    x = nm_layernorm(r, x, &w->ln_k, eps);
-    nm_tensor a = pool_attention(r, q, nm_linear(r, x, &w->k, (nm_epilogue){ 0 }), nm_linear(r, x, &w->v, (nm_epilogue){ 0 }), heads);
-    return nm_linear(r, a, &w->out, (nm_epilogue){ .f32 = true });
-}
-
-static nm_tensor first_token(nm_run *r, nm_tensor x)
-{
-    if (!x.data)
-        return x;
-    return nm_gather_rows(r, nm_flatten(x, 2), nm_every_row(r, x.shape[0], x.shape[1], 0), x.shape[0]);
-}
-
 /* CoCa. `*pooled` f32 [n, embed_dim]; returns the tokens for the decoder. */
 static nm_tensor coca_pool(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tensor x, nm_tensor *pooled)
 {
-    if (c->pool_kind == NM_VIT_SINGLE) {
-        x = nm_layernorm_f32(r, nm_attn_pool(r, &w->attn_pool, c->pool_heads, x), &w->ln_post, c->eps);
-        *pooled = c->pool == NM_VIT_POOL_AVG ? nm_mean_tokens(r, x, 1) : first_token(r, x);
-        return nm_drop_first(r, x);
-    }
+    if (c->pool_kind == NM_VIT_SINGLE)
+        return nm_attn_pool_single(r, &w->attn_pool, &w->ln_post, c->pool_heads, c->eps, c->pool == NM_VIT_POOL_AVG, x, pooled);
     x = nm_layernorm_f32(r, x, &w->ln_post, c->eps);
     nm_tensor tokens = nm_attn_pool(r, &w->attn_pool, c->pool_heads, x);
     *pooled = nm_flatten(nm_attn_pool(r, &w->attn_pool_contrastive, c->pool_heads, c->pool_kind == NM_VIT_CASCADE ? tokens : x), 2);
@@ -324,7 +239,7 @@ static nm_tensor pool(nm_run *r, const nm_vit_w *w, const nm_vit_cfg *c, nm_tens
         return nm_mean_tokens(r, x, nm_vit_extra(c));
     }
     /* LayerNorm is per row: normalising the pooled row alone equals normalising all tokens first */
-    x = c->pool == NM_VIT_POOL_AVG ? nm_mean_tokens(r, x, nm_vit_extra(c)) : first_token(r, x);
+    x = c->pool == NM_VIT_POOL_AVG ? nm_mean_tokens(r, x, nm_vit_extra(c)) : nm_first_token(r, x);
     return c->ln_post ? nm_layernorm(r, x, &w->ln_post, c->eps) : x;
 }
 

@@ -6,7 +6,7 @@
 #ifndef NM_VIT_H
 #define NM_VIT_H
 
-#include "models/transformer.h"
+#include "models/attn_pool.h"
 
 typedef enum nm_vit_pool {
     NM_VIT_POOL_TOK,  /* the class token after ln_post */
@@ -33,22 +33,6 @@ typedef struct nm_vit_cfg {
     nm_naming observed;         /* whose names and shapes observers see */
     nm_interp resize;         /* how the reference resizes the position table */
 } nm_vit_cfg;
-
-/* open_clip's AttentionalPooler: queries attend to ln_k(tokens). */
-typedef struct nm_attn_pool_w {
-    nm_weight query;      /* [queries, embed] */
-    nm_norm_w ln_q, ln_k; /* [embed], [width] */
-    nm_weight qkv;        /* width == embed: fused [3 embed, embed]; q, k and v then are its rows */
-    nm_linear_w q, k, v;  /* [embed, embed], [embed, width] twice; biases are rows of bias */
-    nm_weight bias;       /* [3 embed] */
-    nm_linear_w out;      /* [embed, embed] */
-} nm_attn_pool_w;
-
-void nm_attn_pool_params(nm_params *p, nm_attn_pool_w *w, const char *module, int queries, int64_t embed, int64_t width);
-bool nm_attn_pool_ready(nm_attn_pool_w *w, int64_t embed); /* after loading or drawing */
-void nm_attn_pool_free(nm_attn_pool_w *w);
-/* x f32 [n, tokens, width] -> f32 [n, queries, embed] */
-nm_tensor nm_attn_pool(nm_run *r, const nm_attn_pool_w *w, int heads, nm_tensor x);
 
 /* timm's AttentionPoolLatent, transformers' SiglipMultiheadAttentionPoolingHead. */
 typedef struct nm_map_pool_w {

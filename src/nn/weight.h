@@ -30,6 +30,7 @@ typedef struct nm_linear_w { nm_weight weight /* [out, in] */, bias /* [out], op
 typedef struct nm_norm_w { nm_weight weight /* [width] */, bias /* [width], optional */; } nm_norm_w;
 
 static inline bool nm_has(const nm_weight *w) { return w->n_parts > 0; }
+/* Whose gradient it collects in; NULL: it is not trained. */
 static inline struct nm_grad *nm_weight_grad_of(const nm_weight *w) { return w->whole ? w->whole->grad : w->grad; }
 
 /* The whole parameter as contiguous f32 in the declared layout, into dst [numel]. */

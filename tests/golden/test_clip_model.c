@@ -386,16 +386,19 @@ static void test_image_size(void **state)
 
 /* ---- new models ---- */
 
-static const char tiny[] = "{\"embed_dim\":24,\"custom_text\":%s,\"vision_cfg\":{\"image_size\":32,\"layers\":2,\"patch_size\":8,\"width\":%s},"
-                           "\"text_cfg\":{\"context_length\":16,\"vocab_size\":600,\"width\":32,\"heads\":2,\"layers\":2%s}%s}";
+#define VIT "\"layers\":2,\"patch_size\":8,\"width\":"
+static const char tiny[] = "{\"embed_dim\":24,\"custom_text\":%s,\"vision_cfg\":{\"image_size\":32,%s},"
+                           "\"text_cfg\":{\"context_length\":16,\"vocab_size\":600,\"heads\":2,\"layers\":2,\"width\":%s}%s}";
 static const struct { const char *custom, *vision, *text, *more; } variants[] = {
-    { "false", "64", "", "" },
-    { "true", "64,\"no_ln_pre\":true,\"pool_type\":\"avg\",\"final_ln_after_pool\":true", ",\"no_causal_mask\":true,\"pool_type\":\"last\"", "" }, /* CLIPA */
-    { "true", "64,\"ls_init_value\":0.1,\"pool_type\":\"avg\",\"mlp_ratio\":3.3,\"head_width\":32", ",\"ls_init_value\":0.2,\"mlp_ratio\":2.7", "" },
-    { "true", "64", ",\"proj_bias\":true,\"pool_type\":\"eos\",\"eos_id\":7,\"norm_kwargs\":{\"eps\":1e-6}", ",\"init_logit_bias\":-10,\"quick_gelu\":true" },
-    { "true", "64,\"attentional_pool\":true,\"attn_pooler_queries\":5,\"attn_pooler_heads\":4", ",\"embed_cls\":true",
+    { "false", VIT "64", "32", "" },
+    { "true", VIT "64,\"no_ln_pre\":true,\"pool_type\":\"avg\",\"final_ln_after_pool\":true", "32,\"no_causal_mask\":true,\"pool_type\":\"last\"", "" }, /* CLIPA */
+    { "true", VIT "64,\"ls_init_value\":0.1,\"pool_type\":\"avg\",\"mlp_ratio\":3.3,\"head_width\":32", "32,\"ls_init_value\":0.2,\"mlp_ratio\":2.7", "" },
+    { "true", VIT "64", "32,\"proj_bias\":true,\"pool_type\":\"eos\",\"eos_id\":7,\"norm_kwargs\":{\"eps\":1e-6}", ",\"init_logit_bias\":-10,\"quick_gelu\":true" },
+    { "true", VIT "64,\"attentional_pool\":true,\"attn_pooler_queries\":5,\"attn_pooler_heads\":4", "24,\"embed_cls\":true",
       ",\"multimodal_cfg\":{\"width\":24,\"heads\":4,\"layers\":2}" }, /* CoCa with width != embed_dim: separate q, k, v */
-    { "true", "24,\"head_width\":8,\"attentional_pool\":\"cascade\",\"attn_pooler_queries\":5,\"attn_pooler_heads\":4", ",\"pool_type\":\"first\"", "" },
+    { "true", "\"width\":4,\"layers\":[1,1,2,1],\"attentional_pool\":true,\"attn_pooler_queries\":3,\"attn_pooler_heads\":4,\"attn_pooler_stage\":3",
+      "24,\"embed_cls\":true", ",\"multimodal_cfg\":{\"width\":24,\"heads\":4,\"layers\":1}" }, /* CoCa on three stages of a ModifiedResNet */
+    { "true", VIT "24,\"head_width\":8,\"attentional_pool\":\"cascade\",\"attn_pooler_queries\":5,\"attn_pooler_heads\":4", "32,\"pool_type\":\"first\"", "" },
 };
 
 static void test_create_save_load(void **state)
