@@ -65,6 +65,7 @@ typedef struct cli {
     bool out_tty, err_tty;
     size_t n_done, n_failed; /* inputs; cli_exit() makes the exit code of them */
     noema_context *ctx;      /* cli_context() */
+    const char *builtin;     /* the verb's model without -m; NULL: NOEMA_BUILTIN_MODEL */
 } cli;
 
 /* ---- options (options.c) ---- */

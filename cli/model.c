@@ -63,7 +63,7 @@ bool cli_model_options(const cli *c, noema_model_options *o)
     return true;
 }
 
-const char *cli_model_name(const cli *c) { return cli_str(c, "model", NOEMA_BUILTIN_MODEL); }
+const char *cli_model_name(const cli *c) { return cli_str(c, "model", c->builtin ? c->builtin : NOEMA_BUILTIN_MODEL); }
 
 int cli_open_model(cli *c, noema_model **m, noema_session **s)
 {

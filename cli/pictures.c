@@ -121,6 +121,7 @@ bool cli_generate_options(const cli *c, noema_generate_options *o)
 {
     noema_generate_options_default(o);
     o->prompt = cli_str(c, "prompt", NULL);
+    o->language = cli_str(c, "language", NULL);
     o->sample = cli_flag(c, "sample");
     o->beams = cli_flag(c, "greedy") ? 1 : whole(c, "beams", 0);
     o->top_p = cli_num(c, "top-p", 0);

@@ -3,7 +3,11 @@
 
 #include "pictures.h"
 
-static const cli_option options[] = { CLI_GENERATE_OPTIONS, { NULL, 0, CLI_FLAG, NULL, NULL } };
+static const cli_option options[] = {
+    CLI_GENERATE_OPTIONS,
+    { "language", 0, CLI_STRING, "L", "of the captions, where the model's configuration names several (its first)" },
+    { NULL, 0, CLI_FLAG, NULL, NULL }
+};
 
 typedef struct job { cli *c; noema_session *s; noema_generate_options o; bool n_best; cli_buf line; } job;
 
@@ -45,6 +49,7 @@ static int run(cli *c)
     job j = { .c = c, .n_best = cli_str(c, "n-best", NULL) != NULL };
     noema_error err = NOEMA_ERROR_INIT;
     int code;
+    c->builtin = noema_builtin_there(NOEMA_BUILTIN_CAPTIONER) ? NOEMA_BUILTIN_CAPTIONER : NULL;
     if (!c->n_inputs)
         code = cli_usage(c, "expected pictures");
     else if (!cli_generate_options(c, &j.o))

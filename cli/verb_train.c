@@ -12,6 +12,7 @@ static const cli_option options[] = {
     { "val-data", 0, CLI_STRING, "FILE", "pairs, or rows with a class, that the model is measured on after epochs (none)" },
     { "val-frequency", 0, CLI_INT, "N", "epochs per validation, and after the last (1; 0: never)" },
     { "val-num-samples", 0, CLI_INT, "N", "the first N rows of --val-data (all)" },
+    { "init", 0, CLI_STRING, "MODEL", "with --config: its weights in place of drawn ones of the same name and shape" },
     { "class-names", 0, CLI_STRING, "FILE", "names of label 0, 1, ...: one per line, or JSON (what the data says)" },
     { "templates", 0, CLI_STRING, "none|simple|openai|FILE", "captions of class names, {} is the name: one of them is drawn per row and epoch" },
     { "recipe", 0, CLI_STRING, "flip", "FLIP's defaults: betas, eps, decay groups, warm-up from 0, lr by batch, half the patches; options override" },
@@ -95,6 +96,7 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
         return cli_usage(c, "%s", err.message), false;
     o->model = cli_str(c, "model", NULL);
     o->config = cli_str(c, "config", NULL);
+    o->init = cli_str(c, "init", NULL);
     o->tokenizer = cli_str(c, "tokenizer", NULL);
     o->preprocess = cli_str(c, "preprocess", NULL);
     o->train_data = cli_str(c, "train-data", NULL);

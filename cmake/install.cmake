@@ -4,10 +4,12 @@ install(TARGETS noema_shared noema_static LIBRARY DESTINATION ${CMAKE_INSTALL_LI
 install(DIRECTORY include/noema DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 configure_file(cmake/noema.pc.in ${CMAKE_CURRENT_BINARY_DIR}/noema.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/noema.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
-# The built-in model, where src/models/builtin.c looks for it.
-if(EXISTS ${PROJECT_SOURCE_DIR}/models/noema-mini/open_clip_config.json)
-  install(DIRECTORY models/noema-mini DESTINATION ${CMAKE_INSTALL_DATADIR}/noema)
-endif()
+# The built-in models, where src/models/builtin.c looks for them.
+foreach(name noema-mini noema-mini-caption)
+  if(EXISTS ${PROJECT_SOURCE_DIR}/models/${name}/open_clip_config.json)
+    install(DIRECTORY models/${name} DESTINATION ${CMAKE_INSTALL_DATADIR}/noema)
+  endif()
+endforeach()
 if(TARGET noema)
   install(TARGETS noema RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   # The man page and the completions are printed by the command itself, from the tables its parser reads.

@@ -80,6 +80,7 @@ typedef struct noema_generate_options {
     const char *const *answers;/* noema_ask: rank these instead of generating */
     size_t n_answers;
     int candidates;            /* so many answers with the likeliest first id are scored; 0: 128 */
+    const char *language;      /* of captions, for a model whose configuration names languages ("en", "ko"); NULL: the first of them, or with a prompt none */
     const uint64_t *seeds;     /* sampling: [n] a seed for each picture instead of `seed`; NULL: the same one for all */
     void *reserved[7];
 } noema_generate_options;

@@ -47,6 +47,9 @@ NOEMA_API void noema_model_options_default(noema_model_options *o);
 /* The model that comes with noema (docs/models/noema-mini.md), as a name. It is looked for in $NOEMA_DATA_DIR, beside the installed library
  * or command (share/noema) and in the source tree. */
 #define NOEMA_BUILTIN_MODEL "noema-mini"
+/* The one that writes captions (docs/models/noema-mini-caption.md), in the same places; not every copy of noema has it. */
+#define NOEMA_BUILTIN_CAPTIONER "noema-mini-caption"
+NOEMA_API int noema_builtin_there(const char *name); /* whether a built-in model is found */
 
 /* `name`: a file, a folder (Hugging Face layout), a built-in or registered name, "ViT-B-32/laion2b_s34b_b79k" (open_clip),
  * "ViT-B/32" (OpenAI) or "hf-hub:org/name[@rev]". `o` may be NULL. */

@@ -41,6 +41,7 @@ typedef struct noema_train_options {
     size_t struct_size;
     const char *model;          /* start from these weights, or NULL: draw them for `config` */
     const char *config;         /* open_clip configuration (JSON file) or an architecture's name ("ViT-B-32") */
+    const char *init;           /* with config: a model whose weights replace the drawn ones of the same name and shape, or NULL */
     const char *tokenizer;
     const char *preprocess;
     const char *train_data;     /* docs/data.md: Parquet, .jsonl, .csv, .tsv, .safetensors; several joined by "::", {00..09} and * stand for several */

@@ -165,4 +165,11 @@ static noema_status coca_caption(noema_session *s, nm_tensor pixels, const noema
     return st;
 }
 
-const nm_tasks nm_tasks_coca = { .family = &nm_family_coca, .tasks = coca_tasks, .caption = coca_caption };
+/* Beside model_cfg: "caption_cfg": {"languages": {"en": "en:", "ko": "ko:"}}. */
+static const json_t *coca_languages(const nm_model *base)
+{
+    const json_t *j = nm_json_get(nm_json_get(((const nm_clip *)base)->config, "caption_cfg"), "languages");
+    return json_is_object(j) ? j : NULL;
+}
+
+const nm_tasks nm_tasks_coca = { .family = &nm_family_coca, .tasks = coca_tasks, .caption = coca_caption, .languages = coca_languages };

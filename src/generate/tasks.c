@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
+
 #define TOKENS_PER_BATCH 2400 /* image tokens of one forward: full tiles on many cores, and memory that does not grow with the call */
 
 /* A further family is one line here. */
@@ -377,6 +379,31 @@ static noema_status text_batch(void *arg, size_t first, size_t n, float *tensors
     return st;
 }
 
+/* The beginning that the wanted language has in the model's configuration becomes the prompt, before the caller's own. */
+static noema_status choose_language(const noema_session *s, noema_generate_options *o, char **prompt, noema_error *err)
+{
+    const nm_tasks *t = tasks_of(s->model);
+    json_t *known = t->languages ? (json_t *)(uintptr_t)t->languages(s->model->m) : NULL, *v;
+    const char *begin = NULL, *key;
+    nm_buf list = { 0 };
+    if (!json_object_size(known))
+        return o->language ? nm_fail(err, NOEMA_E_UNSUPPORTED, "%s names no languages to choose from", s->model->name) : NOEMA_OK;
+    if (!o->language && o->prompt)
+        return NOEMA_OK;
+    json_object_foreach(known, key, v) {
+        nm_buf_printf(&list, "%s%s", list.len ? ", " : "", key);
+        if (!begin && json_is_string(v) && (!o->language || strcmp(key, o->language) == 0))
+            begin = json_string_value(v);
+    }
+    noema_status st = begin ? NOEMA_OK : nm_fail(err, NOEMA_E_ARGUMENT, "%s writes captions in %.300s; got \"%s\"", s->model->name, list.data ? list.data : "?", o->language ? o->language : "");
+    nm_buf_free(&list);
+    if (st != NOEMA_OK)
+        return st;
+    *prompt = o->prompt ? nm_sprintf("%s %s", begin, o->prompt) : nm_strdup(begin);
+    o->prompt = *prompt;
+    return *prompt ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory: prompt");
+}
+
 static noema_status write_texts(noema_session *s, unsigned task, size_t n, const noema_picture *pictures, const char *const *questions,
                                 const noema_generate_options *o, noema_generated *out, noema_error *errors, noema_error *err)
 {
@@ -394,9 +421,13 @@ static noema_status write_texts(noema_session *s, unsigned task, size_t n, const
     noema_generate_options_default(&own);
     if (o)
         own = *o;
+    char *prompt = NULL;
     memset(out, 0, n * sizeof *out);
     job j = { .s = s, .pictures = pictures, .t = tasks_of(s->model), .generate = &own, .questions = questions, .out = out };
-    st = n ? each_batch(&j, n, batch_size(s->model->m), text_batch, errors, err) : NOEMA_OK;
+    st = task == NOEMA_TASK_CAPTION ? choose_language(s, &own, &prompt, err) : NOEMA_OK;
+    if (st == NOEMA_OK && n)
+        st = each_batch(&j, n, batch_size(s->model->m), text_batch, errors, err);
+    free(prompt);
     if (st != NOEMA_OK)
         noema_generated_free(out, n);
     return st;

@@ -18,6 +18,8 @@ typedef struct nm_tasks {
     noema_status (*caption)(noema_session *s, nm_tensor pixels, const noema_generate_options *o, noema_generated *out, noema_error *err);
     noema_status (*ask)(noema_session *s, nm_tensor pixels, const char *const *questions, const noema_generate_options *o, noema_generated *out,
                         noema_error *err);
+    /* {language: how its captions begin}, the first is what it writes unasked; NULL as hook or result: there is one language. */
+    const json_t *(*languages)(const nm_model *m);
 } nm_tasks;
 
 extern const nm_tasks nm_tasks_blip, nm_tasks_blip2, nm_tasks_coca;

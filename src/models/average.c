@@ -43,11 +43,13 @@ static void list_free(list *l)
     free(l->item);
 }
 
-static bool same(const listed *a, const listed *b)
+static bool same_shape(const listed *a, const listed *b)
 {
     const nm_shape *s = &a->w->shape, *t = &b->w->shape;
-    return strcmp(a->name, b->name) == 0 && s->ndim == t->ndim && memcmp(s->dim, t->dim, (size_t)(s->ndim > 0 ? s->ndim : 0) * sizeof *s->dim) == 0;
+    return s->ndim == t->ndim && memcmp(s->dim, t->dim, (size_t)(s->ndim > 0 ? s->ndim : 0) * sizeof *s->dim) == 0;
 }
+
+static bool same(const listed *a, const listed *b) { return strcmp(a->name, b->name) == 0 && same_shape(a, b); }
 
 static noema_status mix_one(nm_weight *dst, double a, const nm_weight *src, double b, const char *name, noema_error *err)
 {
@@ -83,6 +85,42 @@ noema_status nm_model_mix(nm_model *dst, double a, nm_model *src, double b, noem
         }
     for (size_t i = 0; i < x.n && s == NOEMA_OK; i++)
         s = mix_one(x.item[i].w, a, y.item[i].w, b, x.item[i].name, err);
+    list_free(&x);
+    list_free(&y);
+    return s;
+}
+
+static const char *without_tower(const char *name) { return strncmp(name, "text.", 5) == 0 ? name + 5 : name; }
+
+static int by_name(const void *a, const void *b) { return strcmp(without_tower(((const listed *)a)->name), without_tower(((const listed *)b)->name)); }
+
+noema_status nm_model_take(nm_model *dst, nm_model *src, size_t *taken, size_t *all, noema_error *err)
+{
+    list x = { 0 }, y = { 0 };
+    list_weights(&x, dst);
+    list_weights(&y, src);
+    noema_status s = x.failed || y.failed ? nm_fail(err, NOEMA_E_MEMORY, "out of memory: parameters") : NOEMA_OK;
+    qsort(y.item, y.n, sizeof *y.item, by_name);
+    *taken = 0;
+    *all = x.n;
+    for (size_t i = 0; s == NOEMA_OK && i < x.n; i++) {
+        const listed *from = bsearch(&x.item[i], y.item, y.n, sizeof *y.item, by_name);
+        nm_weight *w = x.item[i].w;
+        if (!from || !same_shape(&x.item[i], from))
+            continue;
+        float *value = nm_alloc(((size_t)nm_shape_numel(w->shape) + 1) * sizeof *value);
+        if (!value) {
+            s = nm_fail(err, NOEMA_E_MEMORY, "out of memory: %s", x.item[i].name);
+            break;
+        }
+        nm_weight_copy_f32(from->w, value);
+        nm_weight_set(w, value, w->shape);
+        (*taken)++;
+        if (strcmp(x.item[i].name, "logit_scale") == 0)
+            dst->logit_scale = exp((double)value[0]);
+        if (strcmp(x.item[i].name, "logit_bias") == 0)
+            dst->logit_bias = (double)value[0];
+    }
     list_free(&x);
     list_free(&y);
     return s;

@@ -91,8 +91,9 @@ json_t *nm_clip_config_json(const nm_clip *m)
                                                                         : json_pack("[i,i]", m->base.image_height, m->base.image_width));
     }
     out = json_pack("{s:o,s:o}", "model_cfg", model, "preprocess_cfg", preprocess_json(&m->base.preprocess));
-    const json_t *hf = nm_json_get(m->config, "hf_text_config");
-    if (out && hf)
-        json_object_set_new(out, "hf_text_config", json_deep_copy(hf));
+    static const char *const beside[] = { "hf_text_config", "caption_cfg" };
+    for (size_t i = 0; out && i < sizeof beside / sizeof *beside; i++)
+        if (nm_json_get(m->config, beside[i]))
+            json_object_set_new(out, beside[i], json_deep_copy(nm_json_get(m->config, beside[i])));
     return out;
 }

@@ -53,8 +53,9 @@ typedef struct nm_located {
     json_t *config;         /* or NULL */
     char *pretrained;       /* open_clip tag, or NULL */
 } nm_located;
-/* Where NOEMA_BUILTIN_MODEL lies, malloc'd; NULL: nowhere. */
-char *nm_builtin_folder(void);
+/* Where a built-in model lies, malloc'd; NULL: nowhere. */
+char *nm_builtin_folder(const char *name);
+bool nm_is_builtin(const char *name);
 noema_status nm_locate(nm_located *l, const char *name, const noema_model_options *o, noema_error *err);
 void nm_located_free(nm_located *l);
 /* The tokenizer beside a checkpoint or in the known places; malloc'd or NULL. */

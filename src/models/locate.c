@@ -191,12 +191,12 @@ static noema_status locate_published(nm_located *l, const nm_published *p, const
     return st;
 }
 
-static noema_status locate_builtin(nm_located *l, noema_error *err)
+static noema_status locate_builtin(nm_located *l, const char *name, noema_error *err)
 {
-    char *folder = nm_builtin_folder();
+    char *folder = nm_builtin_folder(name);
     const char *data = getenv("NOEMA_DATA_DIR");
     noema_status st = folder ? locate_folder(l, folder, err)
-                             : nm_fail(err, NOEMA_E_MISSING, "the built-in model %s is not %s%s; -m MODEL gives another", NOEMA_BUILTIN_MODEL,
+                             : nm_fail(err, NOEMA_E_MISSING, "the built-in model %s is not %s%s; -m MODEL gives another", name,
                                        data && data[0] ? "in NOEMA_DATA_DIR, " : "installed: NOEMA_DATA_DIR can name the folder that holds it", data && data[0] ? data : "");
     free(folder);
     return st;
@@ -229,8 +229,8 @@ noema_status nm_locate(nm_located *l, const char *name, const noema_model_option
         st = locate_file(l, name, err);
     else if (nm_dir_exists(name))
         st = locate_folder(l, name, err);
-    else if (strcmp(name, NOEMA_BUILTIN_MODEL) == 0)
-        st = locate_builtin(l, err);
+    else if (nm_is_builtin(name))
+        st = locate_builtin(l, name, err);
     else if (strncmp(name, "hf-hub:", 7) == 0)
         st = locate_hub(l, name + 7, o, err);
     else if ((p = nm_published_find(name)))

@@ -18,6 +18,7 @@
 
 #include "base/file.h"
 #include "kernels/peak.h"
+#include "models/average.h"
 #include "models/flip.h"
 #include "models/handle.h"
 #include "noema/train.h"
@@ -149,6 +150,25 @@ static noema_status train_options(const noema_train_options *o, bool transformer
 
 /* ---- the model ---- */
 
+/* --init: weights of another model in place of drawn ones. */
+static noema_status take_weights(run *r, nm_model *m)
+{
+    noema_model_options o;
+    noema_model *from = NULL;
+    size_t taken = 0, all = 0;
+    noema_model_options_default(&o);
+    o.dtype = NOEMA_DTYPE_F32;
+    noema_status s = noema_model_open(&from, r->ctx, r->o.init, &o, r->err);
+    if (s == NOEMA_OK)
+        s = nm_model_take(m, from->m, &taken, &all, r->err);
+    noema_model_free(from);
+    if (s == NOEMA_OK && !taken)
+        return nm_fail(r->err, NOEMA_E_MISMATCH, "--init %s: none of its weights has the name and shape of one of %s", r->o.init, r->o.config);
+    if (s == NOEMA_OK && r->ranks.rank == 0)
+        nm_log(r->ctx, NOEMA_LOG_INFO, "%zu of %zu weights are those of %s, the others are drawn", taken, all, r->o.init);
+    return s;
+}
+
 static noema_status open_model(run *r)
 {
     noema_model_options mo;
@@ -156,6 +176,8 @@ static noema_status open_model(run *r)
     mo.dtype = NOEMA_DTYPE_F32;
     mo.tokenizer = r->o.tokenizer;
     mo.preprocess = r->o.preprocess;
+    if (r->o.init && (r->o.model || !r->o.config))
+        return nm_fail(r->err, NOEMA_E_ARGUMENT, "--init MODEL fills a new model of --config FILE; -m MODEL goes on with a model as it is");
     if (r->o.model) {
         mo.config = r->o.config;
         return noema_model_open(&r->model, r->ctx, r->o.model, &mo, r->err);
@@ -172,7 +194,7 @@ static noema_status open_model(run *r)
     if (s == NOEMA_OK)
         s = nm_model_adopt(&r->model, r->ctx, m, r->o.config, &mo, r->err);
     json_decref(config);
-    return s;
+    return s == NOEMA_OK && r->o.init ? take_weights(r, m) : s;
 }
 
 /* ---- files of the run ---- */
@@ -192,7 +214,7 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
 {
     json_t *j = json_object();
     const struct { const char *key, *value; } texts[] = {
-        { "model", o->model }, { "config", o->config }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
+        { "model", o->model }, { "config", o->config }, { "init", o->init }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
         { "val_data", o->val_data }, { "lora_targets", o->lora_targets }, { "lora", o->lora }, { "captions", o->captions },
         { "opt", o->opt }, { "recipe", o->recipe }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision }, { "aug_cfg", o->aug_cfg },
     };

@@ -35,6 +35,21 @@ def verbs():
     size = sum(f.stat().st_size for f in MODEL.iterdir())
     check(size <= 12 << 20, f"at most 12 MB: {size}")
 
+def captioner():
+    p, folder = picture(), ROOT / "models" / "noema-mini-caption"
+    if not (folder / "open_clip_config.json").exists():
+        print("SKIPPED: models/noema-mini-caption is not in this tree")
+        equal(run("caption", p).code, 3, "no captioner")
+        return
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    check(size <= 8 << 20, f"at most 8 MB: {size}")
+    for language, hangul in (("en", False), ("ko", True)):
+        r, named = run("caption", "--language", language, p), run("caption", "-m", "noema-mini-caption", "--language", language, p)
+        if exits(r, 0, f"caption --language {language}"):
+            text = r.rows()[0]["caption"]
+            check(bool(text) and any("가" <= c <= "힣" for c in text) == hangul, f"a caption in {language}: {text!r}")
+            equal(named.out, r.out, "by name")
+
 def places():
     r = run("embed", "--text", "a", env={"NOEMA_DATA_DIR": str(TMP / "nowhere")})
     exits(r, 3, "a folder without it")
@@ -77,6 +92,7 @@ def photos():
 FLOOR_EN, FLOOR_KO, FLOOR_CI = 0.95, 0.95, 0.75
 if (MODEL / "open_clip_config.json").exists():
     verbs()
+    captioner()
     places()
     emoji()
     photos()
