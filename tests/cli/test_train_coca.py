@@ -67,6 +67,12 @@ def same_numbers():
         exits(run(*common("fused", "--epochs", 6, *extra, "--name", f"same {what}")), 0, what)
         for key in ("loss", "caption_loss", "grad_norm"):
             close([x[key] for x in log(f"same {what}")], [x[key] for x in base], 100 * share, f"{what}: {key}")
+    for name in ("split", "resnet"):  # bf16 products: 2^-9 of a value, through a tower and a decoder
+        exits(run(*common(name, "--epochs", 6, "--precision", "amp_bf16", "--name", f"{name}-bf16")), 0, f"{name}: amp_bf16")
+        close([x["loss"] for x in log(f"{name}-bf16")][:1], [x["loss"] for x in log(f"{name}-both")][:1], 0.2, f"{name}: the first loss in amp_bf16")
+        check(log(f"{name}-bf16")[-1]["loss"] < 0.95 * log(f"{name}-bf16")[0]["loss"], f"{name}: it falls in amp_bf16")
+    exits(run(*common("fused", "--epochs", 6, "--lora-rank", 2, "--lr", 1e-2, "--name", "lora")), 0, "adapters")
+    check(log("lora")[-1]["loss"] < log("lora")[0]["loss"], "adapters of a CoCa's towers are trained")
     # captions alone: micro-batches in one pass
     exits(run(*common("fused", "--epochs", 6, "--coca-contrastive-loss-weight", 0, "--coca-caption-loss-weight", 1.5, "--batch-size", 4, "--accum-freq", 4, "--name", "parts")), 0,
           "captions in micro-batches")
