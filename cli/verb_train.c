@@ -135,6 +135,8 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
     o->grad_clip_norm = cli_num(c, "grad-clip-norm", o->grad_clip_norm);
     o->ema_decay = cli_num(c, "ema-decay", o->ema_decay);
     o->force_patch_dropout = cli_num(c, "force-patch-dropout", o->force_patch_dropout);
+    o->text_mask_ratio = cli_num(c, "text-mask-ratio", 0);
+    o->text_mask = cli_str(c, "text-mask", o->text_mask);
     o->lr_scheduler = cli_str(c, "lr-scheduler", o->lr_scheduler);
     o->precision = cli_str(c, "precision", o->precision);
     o->seed = (uint64_t)cli_int(c, "seed", 0);

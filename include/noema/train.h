@@ -79,6 +79,8 @@ typedef struct noema_train_options {
     double ema_decay;           /* 0: off */
     int ema_warmup;             /* the decay starts at 0 and rises to ema_decay: 1 - step^(-2/3) */
     double force_patch_dropout; /* share of the patches left out of every training picture at random; < 0: the model's own (vision_cfg.patch_dropout) */
+    double text_mask_ratio;     /* share of the positions left out of every training text (FLIP, section 4.1); 0: none */
+    const char *text_mask;      /* "prioritized": padding first, then words at random | "random": any but the first */
     const char *recipe;         /* set by noema_train_recipe, or NULL */
     const char *lr_scheduler;   /* "cosine" | "const" | "const-cooldown" */
     int64_t epochs_cooldown;    /* const-cooldown: the last n epochs fall to lr_cooldown_end by (1 - t)^lr_cooldown_power */

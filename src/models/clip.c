@@ -118,6 +118,7 @@ static noema_status ready(nm_clip *m, noema_error *err)
         b->image_tokens = c->resnet ? 200 : (c->vit.image_height / c->vit.patch_height) * (c->vit.image_width / c->vit.patch_width) + 1;
     b->patches = c->has_image && !c->resnet ? b->image_tokens - 1 : 0;
     b->has_text = c->has_text;
+    b->text_positions = c->has_text && c->text_tower != NM_TEXT_BERT && c->text.pool != NM_TEXT_POOL_CLS ? c->text.context_length : 0;
     b->logit_scale = exp((double)m->logit_scale.f32[0]);
     b->has_logit_bias = c->siglip;
     b->logit_bias = c->siglip ? (double)m->logit_bias.f32[0] : 0;

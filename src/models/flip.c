@@ -301,6 +301,7 @@ static noema_status ready(nm_flip *m, const nm_source *s, noema_error *err)
     b->has_image = b->has_text = true;
     b->scale_clipped = true;
     b->patches = c->grid * c->grid;
+    b->text_positions = c->context_length;
     b->patch_dropout = nm_json_num(tower_cfg(s, "vision_cfg"), "patch_dropout", 0);
     b->logit_scale = exp(scale < 0 ? 0 : scale > LN_100 ? LN_100 : scale);
     b->tok = noema_tokenizer_options_default();
@@ -433,6 +434,17 @@ static int32_t *padded(nm_run *r, const nm_texts *t, int64_t context)
     return ids;
 }
 
+/* [n, context, width] -> [n, n_keep, width] */
+static nm_tensor kept_tokens(nm_run *r, nm_tensor x, const nm_texts *t)
+{
+    int64_t *rows = x.data ? nm_scratch(r, (size_t)(t->n * t->n_keep) * sizeof *rows) : NULL;
+    if (!rows)
+        return (nm_tensor){ 0 };
+    for (int64_t i = 0; i < t->n * t->n_keep; i++)
+        rows[i] = i / t->n_keep * x.shape[1] + t->keep[i];
+    return nm_reshape(nm_gather_rows(r, nm_flatten(x, 2), rows, t->n * t->n_keep), NM_SHAPE(t->n, t->n_keep, x.shape[2]));
+}
+
 static nm_tensor encode_text(nm_run *r, const nm_model *base, const nm_texts *texts)
 {
     const nm_flip *m = (const nm_flip *)base;
@@ -445,6 +457,10 @@ static nm_tensor encode_text(nm_run *r, const nm_model *base, const nm_texts *te
     nm_observe(r, x, "token_embedding");
     x = nm_add_positions(r, x, NULL, &m->text_positions);
     nm_observe(r, x, "posembed_encoder");
+    if (texts->n_keep && texts->n_keep < context) {
+        x = kept_tokens(r, x, texts);
+        context = texts->n_keep;
+    }
     x = blocks(r, x, &m->text, &m->cfg.text);
     nm_observe_leave(r, old);
     if (x.data) /* LayerNorm is per row: the others need none */

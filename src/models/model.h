@@ -17,6 +17,8 @@ typedef struct nm_texts {
     const int64_t *offsets;
     const int32_t *ids;
     int32_t pad_id; /* what the tokenizer fills short texts with, for towers that see their padding; -1: as the model says */
+    const int32_t *keep; /* in training: positions that are computed of each text, rising, 0 among them [n, n_keep]; its pooled one is besides */
+    int64_t n_keep;      /* 0: all */
 } nm_texts;
 
 /* Everything a family may look at when it opens a checkpoint. */
@@ -43,6 +45,7 @@ typedef struct nm_model {
     double logit_scale, logit_bias;
     double patch_dropout;          /* its configuration's share of patches left out in training; 0: none */
     int patches;                   /* of one picture, where the image tower heeds nm_run.keep; 0: it does not */
+    int text_positions;            /* of one text with its padding, where the text tower heeds nm_texts.keep; 0: it does not */
     bool scale_clipped;            /* logit_scale is clipped to [0, ln 100] where it is used, and has no gradient outside (FLIP) */
     bool has_logit_bias;
     nm_preprocess preprocess;      /* of its pictures */

@@ -138,15 +138,24 @@ static int64_t coca_rows(layout *l, const nm_texts *t, int64_t i, int64_t row, c
 static int64_t plain_rows(layout *l, const nm_texts *t, int64_t i, int64_t row, const nm_text_cfg *c, int32_t pad)
 {
     int64_t pooled = pool_position(t, i, pad, c), want = l->whole > pooled ? l->whole : pooled + 1;
-    for (int64_t j = 0; l->ids && j < want; j++) {
-        l->ids[row + j] = id_at(t, i, j, pad);
-        l->pos[row + j] = (int32_t)j;
-        if (l->key_bias)
-            l->key_bias[row + j] = j > pooled ? -INFINITY : 0;
+    const int32_t *keep = t->n_keep ? t->keep + i * t->n_keep : NULL;
+    int64_t first = row, k = 0;
+    for (int64_t j = 0; j < want; j++) {
+        bool kept = !keep || (k < t->n_keep && keep[k] == j);
+        k += kept;
+        if (!kept && j != pooled)
+            continue;
+        if (l->ids) {
+            l->ids[row] = id_at(t, i, j, pad);
+            l->pos[row] = (int32_t)j;
+            if (l->key_bias)
+                l->key_bias[row] = j > pooled ? -INFINITY : 0;
+            if (j == pooled)
+                l->pooled[i] = row;
+        }
+        row++;
     }
-    if (l->ids)
-        l->pooled[i] = row + pooled;
-    return want;
+    return row - first;
 }
 
 /* A bidirectional tower needs the full context. An observer sees what the reference computes: the full context, in transformers

@@ -428,6 +428,8 @@ static noema_status check(const noema_finetune_options *o, noema_error *err)
         return nm_fail(err, NOEMA_E_ARGUMENT, "expected shots of at least 1, WiSE-FT's alpha in 0..1, `before` head, probe or none");
     if (o->train.lora_rank > 0 && (o->unlocked_layers >= 0 || o->train.lock_image))
         return nm_fail(err, NOEMA_E_ARGUMENT, "adapters are trained in all blocks: --lora-rank does not go with --unlocked-layers and --lock-image");
+    if (o->train.text_mask_ratio > 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--text-mask-ratio is for training on pairs: a classifier reads no texts");
     if (o->train.siglip || o->train.lock_text)
         return nm_fail(err, NOEMA_E_ARGUMENT, "--siglip and --lock-text are for contrastive training: a classifier trains the image tower alone");
     return NOEMA_OK;

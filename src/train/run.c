@@ -126,6 +126,12 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     t->flip_groups = o->recipe != NULL;
     if (!(o->force_patch_dropout < 1))
         return nm_fail(err, NOEMA_E_ARGUMENT, "--force-patch-dropout %g: expected a share from 0 to below 1", o->force_patch_dropout);
+    if (!(o->text_mask_ratio >= 0 && o->text_mask_ratio < 1))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--text-mask-ratio %g: expected a share from 0 to below 1", o->text_mask_ratio);
+    t->text_mask_ratio = o->text_mask_ratio;
+    t->text_mask_random = o->text_mask && strcmp(o->text_mask, "random") == 0;
+    if (o->text_mask && !t->text_mask_random && strcmp(o->text_mask, "prioritized") != 0)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "--text-mask %s: expected prioritized or random", o->text_mask);
     t->contrastive_weight = o->coca_contrastive_loss_weight;
     t->caption_weight = o->coca_caption_loss_weight;
     if (!(t->contrastive_weight >= 0) || !(t->caption_weight >= 0) || !isfinite(t->contrastive_weight) || !isfinite(t->caption_weight) ||
@@ -216,13 +222,13 @@ static json_t *options_json(const noema_train_options *o, const nm_train_options
     const struct { const char *key, *value; } texts[] = {
         { "model", o->model }, { "config", o->config }, { "init", o->init }, { "tokenizer", o->tokenizer }, { "preprocess", o->preprocess }, { "train_data", o->train_data },
         { "val_data", o->val_data }, { "lora_targets", o->lora_targets }, { "lora", o->lora }, { "captions", o->captions },
-        { "opt", o->opt }, { "recipe", o->recipe }, { "lr_scheduler", o->lr_scheduler }, { "precision", o->precision }, { "aug_cfg", o->aug_cfg },
+        { "opt", o->opt }, { "recipe", o->recipe }, { "lr_scheduler", o->lr_scheduler }, { "text_mask", o->text_mask ? o->text_mask : "prioritized" }, { "precision", o->precision }, { "aug_cfg", o->aug_cfg },
     };
     const struct { const char *key; double value; } numbers[] = {
         { "lr", o->lr }, { "beta1", t->opt.beta1 }, { "beta2", t->opt.beta2 }, { "eps", t->opt.eps }, { "momentum", o->momentum }, { "wd", o->wd },
         { "image_layer_decay", o->image_layer_decay }, { "text_layer_decay", o->text_layer_decay }, { "lora_alpha", t->lora.alpha },
         { "grad_clip_norm", o->grad_clip_norm }, { "ema_decay", o->ema_decay }, { "lr_cooldown_end", o->lr_cooldown_end },
-        { "lr_cooldown_power", o->lr_cooldown_power }, { "patch_dropout", t->patch_dropout },
+        { "lr_cooldown_power", o->lr_cooldown_power }, { "patch_dropout", t->patch_dropout }, { "text_mask_ratio", t->text_mask_ratio },
         { "coca_contrastive_loss_weight", o->coca_contrastive_loss_weight }, { "coca_caption_loss_weight", o->coca_caption_loss_weight },
     };
     const struct { const char *key; int64_t value; } ints[] = {

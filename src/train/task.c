@@ -39,6 +39,8 @@ static nm_texts texts_of(nm_trainer *t, const nm_pair_batch *b, int64_t begin, i
     texts.n = offsets ? n : 0;
     texts.offsets = offsets;
     texts.ids = b->texts.ids + b->texts.offsets[begin];
+    texts.n_keep = t->words.n;
+    texts.keep = t->words.n ? t->words.patch + begin * t->words.n : NULL;
     return texts;
 }
 

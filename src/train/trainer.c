@@ -200,6 +200,8 @@ static noema_status attach(nm_trainer *t, noema_error *err)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "the model has no logit_scale: it cannot be trained contrastively");
     if (s == NOEMA_OK && t->o.patch_dropout > 0 && t->model->patches == 0)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "patch dropout needs a vision transformer as image tower");
+    if (s == NOEMA_OK && t->o.text_mask_ratio > 0 && t->model->text_positions == 0)
+        return nm_fail(err, NOEMA_E_UNSUPPORTED, "text masking needs a text tower of CLIP, SigLIP or FLIP");
     if (s == NOEMA_OK && t->o.siglip && !t->logit_bias)
         return nm_fail(err, NOEMA_E_UNSUPPORTED, "the sigmoid loss needs a model with logit_bias");
     return s;
@@ -479,12 +481,27 @@ static bool choose_patches(nm_trainer *t, const nm_pair_batch *b)
     return true;
 }
 
+/* The same of the positions of its texts. */
+static bool choose_words(nm_trainer *t, const nm_pair_batch *b)
+{
+    int64_t n = t->model->text_positions, kept = nm_mask_kept(n, t->o.text_mask_ratio);
+    t->words = (nm_keep){ 0 };
+    if (t->o.text_mask_ratio <= 0 || kept >= n || !b->texts.offsets)
+        return true;
+    int32_t *word = nm_scratch(&t->run, (size_t)(b->n * kept) * sizeof *word), *work = nm_scratch(&t->run, (size_t)n * sizeof *work);
+    if (!word || !work)
+        return false;
+    nm_mask_draw_text(word, b->first, b->n, b->texts.offsets, b->texts.ids, n, kept, !t->o.text_mask_random, t->o.seed, t->step, work);
+    t->words = (nm_keep){ word, kept };
+    return true;
+}
+
 noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err)
 {
     nm_run *r = &t->run;
     double lr = nm_schedule_lr(&t->o.schedule, t->step);
     nm_arena_reset(t->arena);
-    (void)choose_patches(t, b); /* r->err says what went wrong */
+    (void)(choose_patches(t, b) && choose_words(t, b)); /* r->err says what went wrong */
     nm_rng_init(&r->rng, t->o.seed, (uint64_t)t->step);
     zero_gradients(t);
     r->flops = 0;

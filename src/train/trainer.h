@@ -47,6 +47,8 @@ typedef struct nm_train_options {
     double label_smoothing;
     bool decay_head_bias;   /* a linear probe: torch's optimizers decay all they are given */
     double patch_dropout;   /* share of the patches left out of every training picture, at random; 0: none */
+    double text_mask_ratio; /* share of the positions left out of every training text; 0: none */
+    bool text_mask_random;  /* any of them; else padding first */
     bool flip_groups;       /* weight decay as in FLIP: all but biases, norms and positions, so also class token and logit_scale */
     nm_ranks ranks;         /* size 0 or 1: one process. Each has its own rows of every batch; gradients are averaged */
     int64_t accum;
@@ -70,6 +72,7 @@ typedef struct nm_trainer {
     nm_run run;
     int64_t step;           /* optimizer steps done */
     nm_keep keep;           /* of the batch in work, rows as its pictures; n 0: all patches */
+    nm_keep words;          /* the same of the positions of its texts */
     double label_weight;    /* of a token of its captions */
     char failed_at[192];    /* after NaN or Inf: the first layer or parameter that has it */
 } nm_trainer;

@@ -87,6 +87,7 @@ def main():
     texts(tmp, folder, images, g, z_img)
     training(tmp, folder, g)
     masked_clip(tmp)
+    masked_texts(tmp, folder)
     refused(tmp, folder)
     finish()
 
@@ -197,6 +198,41 @@ def masked_clip(tmp):
     equal(loss["key"], loss["option"], "configuration and option")
     equal(loss["off"], loss["plain"], "option over configuration")
     check(abs(loss["plain"][0] - loss["option"][0]) > 1e-4, "masking changes the loss")
+
+
+def masked_texts(tmp, folder):
+    """--text-mask-ratio: what keeps every token changes nothing in a causal tower, what leaves tokens out does; FLIP's tower computes fewer rows."""
+    e2e = OWN / "train" / "e2e"
+    (shape, ids), image = (tensors(e2e / "data.safetensors")[k] for k in ("text", "image"))
+    for i in range(0, len(ids), shape[1]): # nine tokens at most
+        if ids[i + 9]:
+            ids[i + 8:i + 10] = [ids[i + 9], 0]
+    short = tmp / "short.safetensors"
+    write_tensors(short, {"image": ("F32", *image), "text": ("I64", shape, ids)})
+    common = ["train", "-m", e2e / "init.safetensors", "--config", e2e / "model_config.json", "--train-data", short, "--batch-size", "16", "--warmup", "2",
+              "--lr", "0.001", "--seed", "3", "--logs", tmp / "texts", "--quiet"]
+    runs = {"plain": [], "whole": ["--text-mask-ratio", "0.1"], "half": ["--text-mask-ratio", "0.5"], "most": ["--text-mask-ratio", "0.8"],
+            "random": ["--text-mask-ratio", "0.5", "--text-mask", "random"], "micro": ["--text-mask-ratio", "0.8", "--batch-size", "4", "--accum-freq", "4"]}
+    loss = {}
+    for name, more in runs.items():
+        exits(run(*common, "--epochs", "2", *more, "--name", name), 0, f"text masks: {name}")
+        loss[name] = [x["loss"] for x in losses(tmp / "texts", name)]
+    equal(loss["whole"], loss["plain"], "nine of ten positions hold every token")
+    for name in ("most", "random"):
+        check(abs(loss[name][0] - loss["plain"][0]) > 1e-5, f"{name} masks change the loss")
+    check(loss["random"][0] != loss["half"][0], "random is not prioritized")
+    close(loss["micro"], loss["most"], 1e-4, "the same text masks in micro-batches")
+    n = len(loss["most"]) // 2
+    exits(run(*common, "--epochs", "2", *runs["most"], "--name", "again", "--resume", tmp / "texts" / "most" / "checkpoints" / "epoch_1.pt"), 0, "resumed")
+    equal([x["loss"] for x in losses(tmp / "texts", "again")], loss["most"][n:], "the same text masks after resuming")
+    flip = ["train", "-m", folder, "--config", CONFIG, "--train-data", tmp / "plain.safetensors", "--batch-size", "4", "--epochs", "1", "--warmup", "2", "--lr", "0.002",
+            "--logs", tmp / "texts", "--quiet"]
+    for name, more in (("flip", []), ("flip_masked", ["--text-mask-ratio", "0.5", "--text-mask", "random"])):
+        exits(run(*flip, *more, "--name", name), 0, f"text masks: {name}")
+        loss[name] = [x["loss"] for x in losses(tmp / "texts", name)]
+    check(all(x < 10 for x in loss["flip_masked"]) and loss["flip_masked"][0] != loss["flip"][0], "FLIP's texts are masked")
+    exits(run(*common, "--epochs", "1", "--text-mask-ratio", "1", "--name", "bad"), 1, "no text left")
+    exits(run(*common, "--epochs", "1", "--text-mask-ratio", "0.5", "--text-mask", "some", "--name", "bad"), 1, "an unknown mask")
 
 
 def refused(tmp, folder):

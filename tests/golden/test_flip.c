@@ -502,12 +502,48 @@ static void test_random_masks(void **state)
         assert_true(count[p] > 98 - 45 && count[p] < 98 + 45);
 }
 
+/* The first position always, rising, padding out first where told, else all the others equally often. */
+static void test_text_masks(void **state)
+{
+    (void)state;
+    enum { L = 32, TEXTS = 600, KEPT = 12 };
+    static int32_t keep[TEXTS * KEPT], again[TEXTS * KEPT], work[L];
+    static int64_t offsets[TEXTS + 1];
+    for (int i = 0; i < TEXTS; i++)
+        offsets[i + 1] = offsets[i] + i % (L + 1); /* 0 .. 32 tokens */
+    for (int prioritized = 0; prioritized < 2; prioritized++) {
+        int count[L] = { 0 };
+        nm_mask_draw_text(keep, 0, TEXTS, offsets, NULL, L, KEPT, prioritized, 5, 3, work);
+        nm_mask_draw_text(again, TEXTS / 2, TEXTS / 2, offsets + TEXTS / 2, NULL, L, KEPT, prioritized, 5, 3, work);
+        assert_memory_equal(again, keep + TEXTS / 2 * KEPT, TEXTS / 2 * KEPT * sizeof *keep);
+        nm_mask_draw_text(again, 0, TEXTS, offsets, NULL, L, KEPT, prioritized, 5, 4, work);
+        assert_memory_not_equal(again, keep, sizeof keep);
+        for (int i = 0; i < TEXTS; i++) {
+            int64_t tokens = offsets[i + 1] - offsets[i], inside = 0;
+            assert_int_equal(keep[i * KEPT], 0);
+            for (int k = 0; k < KEPT; k++) {
+                int32_t p = keep[i * KEPT + k];
+                assert_true(p < L && (k == 0 || p > keep[i * KEPT + k - 1]));
+                count[p]++;
+                inside += p < tokens || p == 0;
+            }
+            if (prioritized)
+                assert_int_equal(inside, tokens < 1 ? 1 : tokens < KEPT ? tokens : KEPT);
+        }
+        static const int32_t ids[8] = { 7, 8, 9, 10, 0, 0, 0, 0 }; /* four tokens and stored padding */
+        nm_mask_draw_text(again, 0, 1, (const int64_t[]){ 0, 8 }, ids, 8, 5, true, 1, 1, work);
+        assert_true(again[3] == 3 && again[4] > 3);
+        for (int p = 1; !prioritized && p < L; p++) /* mean 600 * 11 / 31 = 213, deviation 11.7 */
+            assert_true(count[p] > 213 - 60 && count[p] < 213 + 60);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arrays), cmocka_unit_test(test_zip), cmocka_unit_test(test_positions), cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_embeddings), cmocka_unit_test(test_bad_keep), cmocka_unit_test(test_training), cmocka_unit_test(test_logit_scale),
-        cmocka_unit_test(test_schedules), cmocka_unit_test(test_random_masks),
+        cmocka_unit_test(test_schedules), cmocka_unit_test(test_random_masks), cmocka_unit_test(test_text_masks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
