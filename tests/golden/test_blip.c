@@ -13,9 +13,9 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "expected.h"
 #include "generate/blip_tasks.h"
 #include "models/blip.h"
+#include "observed.h"
 
 #define OWN NOEMA_SOURCE_DIR "/tests/golden/blip/"
 #define SHARED NOEMA_SHARED_DIR "/golden/blip/"
@@ -106,36 +106,6 @@ static nm_tensor pixels_of(const model *m, float *p, int64_t n)
 }
 
 /* ---- named intermediates ---- */
-
-typedef struct seen { char name[96]; int64_t n; float *data; } seen;
-typedef struct observed { seen item[128]; int n; } observed;
-
-static void observe(void *user, const char *name, const nm_tensor *t)
-{
-    observed *o = user;
-    assert_true(o->n < 128 && t->dtype == NM_F32 && nm_is_contiguous(t));
-    seen *s = &o->item[o->n++];
-    snprintf(s->name, sizeof s->name, "%s", name);
-    s->n = nm_numel(t);
-    s->data = malloc((size_t)s->n * sizeof(float) + 1);
-    memcpy(s->data, t->data, (size_t)s->n * sizeof(float));
-}
-
-static void forget(observed *o)
-{
-    for (int i = 0; i < o->n; i++)
-        free(o->item[i].data);
-    o->n = 0;
-}
-
-static const seen *find_seen(const observed *o, const char *name)
-{
-    for (int i = 0; i < o->n; i++)
-        if (strcmp(o->item[i].name, name) == 0)
-            return &o->item[i];
-    fail_msg("%s: not shown to the observer", name);
-    return NULL;
-}
 
 /* Stored [n, length, width] with padding against observed rows of texts of their own lengths. With offsets NULL: the first n of equal shape.
  * Every stored tensor below `stored` must have been seen below `shown`. */

@@ -12,9 +12,9 @@
 #include <cmocka.h>
 
 #include "base/json.h"
-#include "expected.h"
 #include "generate/blip2_tasks.h"
 #include "models/blip2.h"
+#include "observed.h"
 
 #define OWN NOEMA_SOURCE_DIR "/tests/golden/blip2/"
 
@@ -110,36 +110,6 @@ static int picture_number(const json_t *o)
 }
 
 /* ---- named intermediates ---- */
-
-typedef struct seen { char name[96]; int64_t n; float *data; } seen;
-typedef struct observed { seen item[160]; int n; } observed;
-
-static void observe(void *user, const char *name, const nm_tensor *t)
-{
-    observed *o = user;
-    assert_true(o->n < 160 && t->dtype == NM_F32 && nm_is_contiguous(t));
-    seen *s = &o->item[o->n++];
-    snprintf(s->name, sizeof s->name, "%s", name);
-    s->n = nm_numel(t);
-    s->data = malloc((size_t)s->n * sizeof(float) + 1);
-    memcpy(s->data, t->data, (size_t)s->n * sizeof(float));
-}
-
-static void forget(observed *o)
-{
-    for (int i = 0; i < o->n; i++)
-        free(o->item[i].data);
-    o->n = 0;
-}
-
-static const seen *find_seen(const observed *o, const char *name)
-{
-    for (int i = 0; i < o->n; i++)
-        if (strcmp(o->item[i].name, name) == 0)
-            return &o->item[i];
-    fail_msg("%s: not shown to the observer", name);
-    return NULL;
-}
 
 /* Every stored tensor [n, length, width] below `stored` against what was seen below `shown`: rows of texts without their padding. With
  * ids (or NULL) sequence i has offsets[i+1] - offsets[i] rows behind `queries` ones. */
