@@ -116,8 +116,7 @@ noema_status nm_blip_generate(noema_session *s, nm_tensor states, const int64_t 
     if (length > c->max_positions)
         return nm_fail(err, NOEMA_E_ARGUMENT, "%s: at most %d ids, got %lld: the decoder has no more positions", s->model->name, c->max_positions,
                        (long long)length);
-    const nm_tensor *memory = nm_med_project(r, &m->decoder, c, states, 0);
-    if (memory && nm_med_cache_init(r, &d.cache, &m->decoder, c, memory, state_offsets, items, nm_generate_max_rows(rules, items), length))
+    if (nm_med_cache_init(r, &d.cache, &m->decoder, c, states, state_offsets, items, nm_generate_max_rows(rules, items), length))
         d.mark = nm_mark(r);
     noema_status st = nm_session_error(s, err);
     return st == NOEMA_OK ? nm_generate(&decoder, items, prompts, offsets, rules, out, err) : st;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "generate/generate.h"
+#include "kernels/kernels.h"
 
 void nm_penalise(float *scores, int64_t vocab, const int32_t *ids, int64_t n, double penalty)
 {
@@ -19,15 +20,7 @@ void nm_penalise(float *scores, int64_t vocab, const int32_t *ids, int64_t n, do
 
 void nm_log_softmax(float *x, int64_t n)
 {
-    float most = -INFINITY;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        most = x[i] > most ? x[i] : most;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)expf(x[i] - most);
-    float shift = most + (float)log(sum);
-    for (int64_t i = 0; i < n; i++)
-        x[i] -= shift;
+    nm_kernels_get()->norm.log_softmax(1, n, x, n);
 }
 
 typedef struct entry { float score; int32_t id; } entry;

@@ -73,9 +73,49 @@ void nm_attention_run(const struct nm_kernels *kn, const nm_attn *a, nm_pool *po
     nm_parallel_for(pool, pairs * j.blocks, work <= SMALL_PAIR ? 8 : 1, run_tasks, &j);
 }
 
+/* Offsets of the sequences (written where `to` is given), then their heads one after another; -> bytes of everything. */
+static size_t lay_out(const nm_attn *a, nm_attn_variant v, size_t *to)
+{
+    size_t at = ((size_t)a->n_seq * sizeof *to + 63) & ~(size_t)63;
+    for (int64_t s = 0; s < a->n_seq; s++) {
+        if (to)
+            to[s] = at;
+        at += (size_t)a->heads * v.packed(a, a->k_offsets[s + 1] - a->k_offsets[s]);
+    }
+    return at;
+}
+
+size_t nm_attention_packed_bytes(const struct nm_kernels *kn, const nm_attn *a)
+{
+    nm_attn_variant v = variant_of(kn, a);
+    return v.packed ? lay_out(a, v, NULL) : 0;
+}
+
+typedef struct pack_job { const nm_attn *a; nm_attn_variant variant; void *packed; } pack_job;
+
+static void pack_heads(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const pack_job *j = arg;
+    (void)worker;
+    for (int64_t t = begin; t < end; t++) {
+        int64_t seq = t / j->a->heads, keys = j->a->k_offsets[seq + 1] - j->a->k_offsets[seq];
+        int head = (int)(t % j->a->heads);
+        j->variant.pack(j->a, seq, head, nm_attn_packed_head(j->packed, seq, head, j->variant.packed(j->a, keys)));
+    }
+}
+
+void nm_attention_pack(const struct nm_kernels *kn, const nm_attn *a, nm_pool *pool, void *packed)
+{
+    pack_job j = { .a = a, .variant = variant_of(kn, a), .packed = packed };
+    if (!j.variant.packed)
+        return;
+    lay_out(a, j.variant, packed);
+    nm_parallel_for(pool, a->n_seq * a->heads, 1, pack_heads, &j);
+}
+
 void nm_attention_kernels_init(nm_attention_kernels *k, uint32_t features)
 {
-    k->f32 = k->bf16 = (nm_attn_variant){ 1, nm_attention_scratch_ref, nm_attention_head_ref };
+    k->f32 = k->bf16 = (nm_attn_variant){ .row_block = 1, .scratch = nm_attention_scratch_ref, .head = nm_attention_head_ref };
 #if defined(__x86_64__)
     if (features & NM_CPU_AVX2)
         k->f32 = k->bf16 = nm_attn_avx2;

@@ -30,11 +30,18 @@ typedef struct nm_attn {
     const float *key_bias;  /* [key rows] added to every score of that key (0 or -INFINITY: padding), or NULL */
     const float *bias;      /* added to the scores: element (s, h, i, j) at s*bias_seq + h*bias_head + i*bias_row + j, or NULL */
     int64_t bias_seq, bias_head, bias_row; /* strides in elements; 0 broadcasts */
+    const void *packed;     /* from nm_attention_pack with the same dtype, heads, head_dim, n_seq and k_offsets: k and v are not read; or NULL */
 } nm_attn;
 
 /* A row whose keys are all masked (or that has no keys) gives zeros. */
 size_t nm_attention_scratch(const struct nm_kernels *kn, const nm_attn *a, int workers);
 void nm_attention_run(const struct nm_kernels *kn, const nm_attn *a, nm_pool *pool, void *scratch);
+
+/* Keys and values in the form in which the kernels read them, for those that many calls attend to: otherwise each call packs them anew.
+ * The results are the same, bit for bit. Reads dtype, heads, head_dim, n_seq, k_offsets, k, v and their strides of `a`. Bytes of the
+ * packed form (64-byte aligned); 0: the kernels read k and v in place, there is nothing to pack. */
+size_t nm_attention_packed_bytes(const struct nm_kernels *kn, const nm_attn *a);
+void nm_attention_pack(const struct nm_kernels *kn, const nm_attn *a, nm_pool *pool, void *packed);
 
 typedef struct nm_attention_kernels nm_attention_kernels;
 #include "kernels/attention_kernels.h"

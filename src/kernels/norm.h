@@ -17,12 +17,15 @@ typedef void nm_rmsnorm_fn(int64_t rows, int64_t cols, const float *x, int64_t l
 typedef void nm_l2norm_fn(int64_t rows, int64_t cols, float *x, int64_t ldx, float eps);
 /* In place softmax of each row of `cols` values. */
 typedef void nm_softmax_fn(int64_t rows, int64_t cols, float *x, int64_t ldx);
+/* In place: x[r] -= log(sum(exp(x[r]))). The sum runs in f32 within 1024 values, in double beyond. */
+typedef void nm_log_softmax_fn(int64_t rows, int64_t cols, float *x, int64_t ldx);
 
 typedef struct nm_norm_kernels {
     nm_layernorm_fn *layernorm;
     nm_rmsnorm_fn *rmsnorm;
     nm_l2norm_fn *l2norm;
     nm_softmax_fn *softmax;
+    nm_log_softmax_fn *log_softmax;
 } nm_norm_kernels;
 
 void nm_norm_kernels_init(nm_norm_kernels *k, uint32_t features);

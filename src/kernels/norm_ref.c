@@ -96,3 +96,22 @@ void nm_softmax_ref(int64_t rows, int64_t cols, float *x, int64_t ldx)
             x[i] *= inv;
     }
 }
+
+void nm_log_softmax_ref(int64_t rows, int64_t cols, float *x, int64_t ldx)
+{
+    for (int64_t r = 0; r < rows; r++, x += ldx) {
+        float max = -INFINITY, e[NM_LOG_SOFTMAX_RUN];
+        double total = 0;
+        for (int64_t i = 0; i < cols; i++)
+            max = x[i] > max ? x[i] : max;
+        for (int64_t i = 0, n; i < cols; i += n) {
+            n = cols - i < NM_LOG_SOFTMAX_RUN ? cols - i : NM_LOG_SOFTMAX_RUN;
+            for (int64_t j = 0; j < n; j++)
+                e[j] = expf(x[i + j] - max);
+            total += (double)sum(n, e);
+        }
+        float shift = max + (float)log(total);
+        for (int64_t i = 0; i < cols; i++)
+            x[i] -= shift;
+    }
+}

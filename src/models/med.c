@@ -210,6 +210,8 @@ static nm_tensor look(nm_run *r, nm_tensor x, const nm_med_cross_w *w, const pas
     int64_t width = p->c->width;
     nm_mask mask = { .n_seq = t->n, .q_offsets = t->q_offsets, .k_offsets = t->k_offsets };
     nm_tensor q = nm_linear(r, x, &w->q, (nm_epilogue){ 0 }), kv = t->kv ? t->kv[index] : nm_linear(r, t->states, &w->kv, (nm_epilogue){ 0 });
+    if (t->kv && t->packed)
+        mask.packed = kv.data;
     return kv.data ? nm_attention(r, q, nm_cols(kv, 0, width), nm_cols(kv, width, 2 * width), p->c->heads, &mask) : kv;
 }
 
@@ -273,12 +275,34 @@ nm_tensor nm_med_logits(nm_run *r, const nm_med_head_w *head, const nm_med_cfg *
 
 /* ---- decoding behind a cache ---- */
 
-bool nm_med_cache_init(nm_run *r, nm_med_cache *k, const nm_med_w *w, const nm_med_cfg *c, const nm_tensor *memory, const int64_t *memory_offsets,
+/* Keys and values of the context, packed where the kernels have a packed form: each step reads them all. */
+static bool remember(nm_run *r, nm_med_cache *k, nm_tensor states)
+{
+    const nm_med_cfg *c = k->c;
+    int64_t width = c->width;
+    size_t bytes = nm_packed_kv_bytes(r, r->act, width, c->heads, k->items, k->memory_offsets);
+    k->packed = bytes > 0;
+    if (!k->packed)
+        return (k->memory = nm_med_project(r, k->w, c, states, 0)) != NULL;
+    k->memory = nm_scratch(r, (size_t)(c->layers + 1) * sizeof *k->memory);
+    for (int i = 0; k->memory && states.data && nm_run_ok(r) && i < c->layers; i++) {
+        void *room = nm_scratch(r, bytes);
+        nm_arena_mark mark = nm_mark(r);
+        nm_tensor kv = nm_linear(r, states, &k->w->layer[i].cross[0].kv, (nm_epilogue){ 0 });
+        if (!kv.data || !room)
+            return false;
+        nm_pack_kv(r, nm_cols(kv, 0, width), nm_cols(kv, width, 2 * width), c->heads, k->items, k->memory_offsets, room);
+        k->memory[i] = nm_view(room, kv.dtype, NM_SHAPE(kv.shape[0], 2 * width));
+        nm_reset(r, mark);
+    }
+    return nm_run_ok(r);
+}
+
+bool nm_med_cache_init(nm_run *r, nm_med_cache *k, const nm_med_w *w, const nm_med_cfg *c, nm_tensor states, const int64_t *state_offsets,
                        int64_t items, int64_t max_rows, int64_t max_length)
 {
     size_t rows, bytes;
-    *k = (nm_med_cache){ .w = w, .c = c, .memory = memory, .memory_offsets = memory_offsets, .items = items, .max_rows = max_rows,
-                         .max_length = max_length };
+    *k = (nm_med_cache){ .w = w, .c = c, .memory_offsets = state_offsets, .items = items, .max_rows = max_rows, .max_length = max_length };
     if (!nm_mul_size((size_t)max_rows, (size_t)max_length, &rows) || !nm_mul_size(rows, 2 * (size_t)c->width * nm_dtype_size(r->act), &bytes)) {
         nm_run_fail(r, NOEMA_E_LIMIT, "a search of %lld rows and %lld ids is too large", (long long)max_rows, (long long)max_length);
         return false;
@@ -290,7 +314,7 @@ bool nm_med_cache_init(nm_run *r, nm_med_cache *k, const nm_med_w *w, const nm_m
         for (int i = 0; k->kv[s] && i < c->layers; i++)
             k->kv[s][i] = nm_scratch(r, bytes);
     }
-    return nm_run_ok(r);
+    return remember(r, k, states);
 }
 
 /* Offsets and items of the new rows; false: they do not fit. */
@@ -329,7 +353,7 @@ nm_tensor nm_med_step(nm_run *r, nm_med_cache *k, int64_t n, const int64_t *pare
             i++;
         queries[t] = new_offsets[i];
     }
-    nm_med_context context = { .kv = k->memory, .n = k->items, .q_offsets = queries, .k_offsets = k->memory_offsets };
+    nm_med_context context = { .kv = k->memory, .packed = k->packed, .n = k->items, .q_offsets = queries, .k_offsets = k->memory_offsets };
     nm_med_rows shape = { .n = n, .rows = rows, .offsets = (int64_t *)(uintptr_t)new_offsets };
     pass p = { .c = k->c, .self = { .causal = true, .n_seq = n, .q_offsets = new_offsets, .k_offsets = offsets }, .context = &context, .cache = k,
                .parent = parent, .rows = &shape };

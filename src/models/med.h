@@ -64,6 +64,7 @@ bool nm_med_layout(nm_run *r, nm_med_rows *l, const nm_texts *t, int32_t first, 
 typedef struct nm_med_context {
     nm_tensor states;         /* f32 [rows, cross_width]; may be empty where kv is given */
     const nm_tensor *kv;      /* [layers], [rows, 2 width] each: made once by nm_med_project, or NULL */
+    bool packed;              /* kv[i].data is what nm_pack_kv made of them */
     int64_t n;
     const int64_t *q_offsets, *k_offsets;
 } nm_med_context;
@@ -83,7 +84,8 @@ nm_tensor nm_med_logits(nm_run *r, const nm_med_head_w *head, const nm_med_cfg *
 typedef struct nm_med_cache {
     const nm_med_w *w;
     const nm_med_cfg *c;
-    const nm_tensor *memory;         /* [layers] keys and values of the context */
+    nm_tensor *memory;               /* [layers] keys and values of the context, as in nm_med_context */
+    bool packed;
     const int64_t *memory_offsets;   /* [items + 1] */
     int64_t items, max_rows, max_length;
     int64_t n;                       /* rows now */
@@ -92,7 +94,8 @@ typedef struct nm_med_cache {
     int side;
 } nm_med_cache;
 
-bool nm_med_cache_init(nm_run *r, nm_med_cache *k, const nm_med_w *w, const nm_med_cfg *c, const nm_tensor *memory, const int64_t *memory_offsets,
+/* The context: item i's rows of states are state_offsets[i] .. state_offsets[i+1] (kept until the last step). */
+bool nm_med_cache_init(nm_run *r, nm_med_cache *k, const nm_med_w *w, const nm_med_cfg *c, nm_tensor states, const int64_t *state_offsets,
                        int64_t items, int64_t max_rows, int64_t max_length);
 /* Row i continues row parent[i] of the last call (parent NULL: row i begins item i) with ids[new_offsets[i]] .. ids[new_offsets[i+1]].
  * Rows of one item are neighbours, items ascend. -> f32 [new ids, width]. */

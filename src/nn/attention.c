@@ -197,6 +197,27 @@ static bool use_bias(nm_attn *a, const nm_tensor *b)
            b->shape[2] == lq && b->shape[3] == lk;
 }
 
+size_t nm_packed_kv_bytes(const nm_run *r, nm_dtype dtype, int64_t width, int heads, int64_t n_seq, const int64_t *k_offsets)
+{
+    nm_attn a = { .dtype = dtype, .heads = heads, .head_dim = (int)(width / heads), .n_seq = n_seq, .k_offsets = k_offsets };
+    return nm_attention_packed_bytes(r->kn, &a);
+}
+
+void nm_pack_kv(nm_run *r, nm_tensor k, nm_tensor v, int heads, int64_t n_seq, const int64_t *k_offsets, void *to)
+{
+    if (!k.data || !v.data || !nm_run_ok(r))
+        return;
+    int64_t width = k.shape[k.ndim - 1], k_rows, v_rows;
+    nm_attn a = { .dtype = k.dtype, .heads = heads, .n_seq = n_seq, .k_offsets = k_offsets, .k = k.data, .v = v.data };
+    if (r->tape || heads < 1 || width % heads || k.dtype != v.dtype || v.shape[v.ndim - 1] != width || !rows_of(&k, &k_rows, &a.k_stride) ||
+        !rows_of(&v, &v_rows, &a.v_stride) || k_rows != v_rows || k_offsets[n_seq] > k_rows) {
+        nm_run_fail(r, NOEMA_E_INTERNAL, "attention: k, v cannot be packed (width %lld, %d heads)", (long long)width, heads);
+        return;
+    }
+    a.head_dim = (int)(width / heads);
+    nm_attention_pack(r->kn, &a, r->pool, to);
+}
+
 nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads, const nm_mask *m)
 {
     static const nm_mask none = { 0 };
@@ -206,9 +227,9 @@ nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int hea
         m = &none;
     int64_t width = q.shape[q.ndim - 1], q_rows, k_rows, v_rows;
     nm_attn a = { .dtype = q.dtype, .heads = heads, .causal = m->causal, .key_bias = m->key_bias, .bias = m->bias, .bias_seq = m->bias_seq,
-                  .bias_head = m->bias_head, .bias_row = m->bias_row, .q = q.data, .k = k.data, .v = v.data };
-    if (heads < 1 || width % heads || q.dtype != k.dtype || q.dtype != v.dtype || k.shape[k.ndim - 1] != width ||
-        v.shape[v.ndim - 1] != width || !rows_of(&q, &q_rows, &a.q_stride) || !rows_of(&k, &k_rows, &a.k_stride) ||
+                  .bias_head = m->bias_head, .bias_row = m->bias_row, .q = q.data, .k = k.data, .v = v.data, .packed = m->packed };
+    if (heads < 1 || width % heads || (m->packed && (r->tape || !m->k_offsets)) || q.dtype != k.dtype || q.dtype != v.dtype ||
+        k.shape[k.ndim - 1] != width || v.shape[v.ndim - 1] != width || !rows_of(&q, &q_rows, &a.q_stride) || !rows_of(&k, &k_rows, &a.k_stride) ||
         !rows_of(&v, &v_rows, &a.v_stride) || k_rows != v_rows)
         return nm_run_fail(r, NOEMA_E_INTERNAL, "attention: q, k, v do not agree (width %lld, %d heads)", (long long)width, heads);
     a.head_dim = (int)(width / heads);

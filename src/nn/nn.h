@@ -41,10 +41,16 @@ typedef struct nm_mask {
     int64_t bias_seq, bias_head, bias_row;
     const nm_tensor *bias_tensor; /* instead of bias: f32 [sequences or 1, heads, lq, lk], all sequences of one length; it gets its gradient */
     float scale;           /* 0: head_dim^-0.5 */
+    const void *packed;    /* from nm_pack_kv of these k and v, heads and k_offsets (needed then): k and v give their shapes only */
 } nm_mask;
 
 /* q [.., heads*head_dim], k, v likewise (views into one fused projection are fine) -> [query rows, heads*head_dim], same dtype. */
 nm_tensor nm_attention(nm_run *r, nm_tensor q, nm_tensor k, nm_tensor v, int heads, const nm_mask *m);
+
+/* Inference: keys and values that many calls attend to, packed once instead of in each call (kernels/attention.h); results keep their
+ * bits. Bytes of the packed form for k, v of `dtype` [rows, width], 0: there is none, nm_attention reads k and v; `to` is 64-byte aligned. */
+size_t nm_packed_kv_bytes(const nm_run *r, nm_dtype dtype, int64_t width, int heads, int64_t n_seq, const int64_t *k_offsets);
+void nm_pack_kv(nm_run *r, nm_tensor k, nm_tensor v, int heads, int64_t n_seq, const int64_t *k_offsets, void *to);
 
 /* rows[i] = table[ids[i]], where row `padding` of the table gets no gradient. */
 nm_tensor nm_embedding_padded(nm_run *r, const int32_t *ids, int64_t n, const nm_weight *table, int32_t padding);

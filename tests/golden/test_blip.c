@@ -430,14 +430,13 @@ static void nucleus_path(const json_t *path, const nm_blip *m, nm_run *r, nm_ten
     const json_t *steps = nm_json_get(path, "steps"), *step, *pair;
     int64_t keys[2] = { 0, states.shape[1] };
     size_t i, k;
-    const nm_tensor *memory = nm_med_project(r, &m->decoder, &m->cfg.decoder, nm_flatten(states, 2), 0);
     json_array_foreach(steps, i, step) {
         nm_med_cache cache;
         int32_t prefix[64], set[64];
         float probs[64];
         int64_t n = ids_of(nm_json_get(step, "prefix"), prefix), offsets[2] = { 0, n }, last = n - 1, vocab = m->cfg.decoder.vocab_size;
         nm_arena_mark mark = nm_mark(r);
-        assert_true(nm_med_cache_init(r, &cache, &m->decoder, &m->cfg.decoder, memory, keys, 1, 1, 64));
+        assert_true(nm_med_cache_init(r, &cache, &m->decoder, &m->cfg.decoder, nm_flatten(states, 2), keys, 1, 1, 64));
         nm_tensor x = nm_med_step(r, &cache, 1, NULL, prefix, offsets);
         nm_tensor logits = nm_med_logits(r, &m->lm, &m->cfg.decoder, nm_gather_rows(r, x, &last, 1));
         float *v = logits.data;
@@ -511,10 +510,9 @@ static void test_teacher_forced(void **state)
     observed o = { .n = 0 };
     nm_run *r = nm_session_run(m.s);
     nm_tensor states = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 1));
-    const nm_tensor *memory = nm_med_project(r, &m.b->decoder, &m.b->cfg.decoder, nm_flatten(states, 2), 0);
     int64_t keys[2] = { 0, states.shape[1] }, one[2] = { 0, 1 }, zero = 0, n = text.offsets[1], vocab = m.b->cfg.decoder.vocab_size;
     nm_med_cache cache;
-    assert_true(nm_med_cache_init(r, &cache, &m.b->decoder, &m.b->cfg.decoder, memory, keys, 1, 1, 32));
+    assert_true(nm_med_cache_init(r, &cache, &m.b->decoder, &m.b->cfg.decoder, nm_flatten(states, 2), keys, 1, 1, 32));
     r->observe = observe;
     r->observe_user = &o;
     nm_tensor x = nm_med_step(r, &cache, 1, NULL, text.ids, text.offsets);
@@ -883,10 +881,9 @@ static void test_hf_caption(void **state)
     nm_run *r = nm_session_run(m.s);
     nm_tensor states = nm_blip_image_states(r, m.b, pixels_of(&m, pixels, 1));
     int64_t keys[2] = { 0, states.shape[1] }, n = text.offsets[1];
-    const nm_tensor *memory = nm_med_project(r, &m.b->decoder, &m.b->cfg.decoder, nm_flatten(states, 2), 0);
     nm_med_cache cache;
     observed o = { .n = 0 };
-    assert_true(nm_med_cache_init(r, &cache, &m.b->decoder, &m.b->cfg.decoder, memory, keys, 1, 1, 32));
+    assert_true(nm_med_cache_init(r, &cache, &m.b->decoder, &m.b->cfg.decoder, nm_flatten(states, 2), keys, 1, 1, 32));
     r->observe = observe;
     r->observe_user = &o;
     nm_tensor x = nm_med_step(r, &cache, 1, NULL, text.ids, text.offsets);

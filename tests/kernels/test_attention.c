@@ -93,6 +93,27 @@ static void run(const nm_kernels *kn, data *d, nm_pool *pool)
     free(scratch);
 }
 
+/* The same from keys and values packed once; the arrays that they came from are then filled with NaN. */
+static void run_packed(const nm_kernels *kn, data *d, nm_pool *pool)
+{
+    size_t bytes = nm_attention_packed_bytes(kn, &d->a), row = (size_t)d->a.k_stride * nm_dtype_size(d->a.dtype);
+    void *packed = bytes ? aligned_alloc(64, bytes + 64) : NULL;
+    if (bytes) {
+        assert_non_null(packed);
+        assert_int_equal(bytes % 64, 0);
+        memset((char *)packed + bytes, 0x5A, 64);
+        nm_attention_pack(kn, &d->a, pool, packed);
+        for (int i = 0; i < 64; i++)
+            assert_int_equal(((char *)packed)[bytes + (size_t)i], 0x5A);
+        memset(d->kv, 0xFF, (size_t)d->a.k_offsets[d->a.n_seq] * row);
+        d->a.packed = packed;
+        d->a.k = d->a.v = NULL;
+    }
+    run(kn, d, pool);
+    run(kn, d, pool); /* the packed form is only read */
+    free(packed);
+}
+
 static void compare_data(const scene *s, const data *want, const data *got, const char *level)
 {
     /* f32: sums of up to 2100 products in another order; bf16: output and P are rounded to 8 bits */
@@ -275,6 +296,34 @@ static void test_same_bits(void **state)
     nm_pool_free(pool);
 }
 
+/* Packed keys and values give the same bits, in every shape that takes another path. */
+static void test_packed(void **state)
+{
+    (void)state;
+    static const int dims[] = { 1, 15, 32, 33, 64, 80, 256 };
+    nm_kernels kn;
+    nm_pool *pool = nm_pool_new(3);
+    int packing = 0;
+    for (int l = 0; l < LEVELS; l++)
+        for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+            for (int mode = 0; mode < 8; mode++) {
+                if (!level_table(l, &kn))
+                    continue;
+                scene s = { mode & 1 ? NM_BF16 : NM_F32, 3, dims[i], 5, { 3, 0, 30, 2, 13 }, { 577, 7, 0, 1100, 33 }, mode & 2, mode & 4, false, 2 };
+                data plain, packed;
+                make(&plain, &s);
+                make(&packed, &s);
+                packing += nm_attention_packed_bytes(&kn, &plain.a) > 0;
+                run(&kn, &plain, NULL);
+                run_packed(&kn, &packed, mode & 4 ? pool : NULL);
+                assert_memory_equal(plain.out, packed.out, plain.out_bytes);
+                drop(&plain);
+                drop(&packed);
+            }
+    nm_pool_free(pool);
+    assert_true(packing > 0 || !level_table(1, &kn)); /* vector variants have a packed form */
+}
+
 /* A causal text without its last tokens gives the same bits for those that stay. */
 static void test_causal_prefix(void **state)
 {
@@ -304,6 +353,7 @@ int main(void)
         cmocka_unit_test(test_grid),        cmocka_unit_test(test_lengths),    cmocka_unit_test(test_odd_sequences),
         cmocka_unit_test(test_long),        cmocka_unit_test(test_huge_scores), cmocka_unit_test(test_all_masked),
         cmocka_unit_test(test_nan),         cmocka_unit_test(test_same_bits),  cmocka_unit_test(test_causal_prefix),
+        cmocka_unit_test(test_packed),
     };
     return cmocka_run_group_tests(tests, say_skipped_levels, NULL);
 }

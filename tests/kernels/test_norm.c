@@ -164,6 +164,40 @@ static void test_softmax(void **state)
                 check_softmax(&k, levels[l], widths[i], spreads[s]);
 }
 
+static void test_log_softmax(void **state)
+{
+    (void)state;
+    static const float spreads[] = { 0, 1, 10, 40, 1e4f };
+    static const int64_t lengths[] = { 1, 2, 3, 15, 17, 33, 64, 65, 1000, 1023, 1024, 1025, 2050, 30524 };
+    nm_kernels k;
+    for (int l = 0; l < LEVELS; l++)
+        for (size_t i = 0; level_table(l, &k) && i < sizeof lengths / sizeof *lengths; i++)
+            for (size_t s = 0; s < sizeof spreads / sizeof *spreads; s++) {
+                int64_t n = lengths[i], ld = n + 3;
+                float *x = block((size_t)(2 * ld) * 4), *y = block((size_t)(2 * ld) * 4);
+                fill(x, 2 * ld, 12, spreads[s], spreads[s] / 3);
+                if (n > 2)
+                    x[1] = -INFINITY;
+                memcpy(y, x, (size_t)(2 * ld) * 4);
+                k.norm.log_softmax(2, n, y, ld);
+                for (int64_t r = 0; r < 2; r++) {
+                    double max = -INFINITY, sum = 0;
+                    for (int64_t j = 0; j < n; j++)
+                        max = fmax(max, x[r * ld + j]);
+                    for (int64_t j = 0; j < n; j++)
+                        sum += exp(x[r * ld + j] - max);
+                    for (int64_t j = 0; j < n; j++) { /* shift and result are rounded to f32 */
+                        double want = x[r * ld + j] - max - log(sum), got = y[r * ld + j];
+                        if (want != got && !(fabs(got - want) <= 4e-7 + 1.2e-7 * (fabs(max) + log(sum) + fabs(want))))
+                            fail_msg("%s log_softmax n=%lld spread=%g: %.9g, expected %.9g", levels[l], (long long)n, (double)spreads[s], got, want);
+                    }
+                    assert_memory_equal(y + r * ld + n, x + r * ld + n, 3 * 4);
+                }
+                free(x);
+                free(y);
+            }
+}
+
 static void test_nan_and_infinity(void **state)
 {
     (void)state;
@@ -176,6 +210,11 @@ static void test_nan_and_infinity(void **state)
             fill(x, 210, 1, 1, 0);
             x[70 + at] = NAN;
             k.norm.softmax(3, 70, x, 70);
+            for (int i = 0; i < 210; i++)
+                assert_int_equal(isnan(x[i]) != 0, i / 70 == 1);
+            fill(x, 210, 1, 1, 0);
+            x[70 + at] = NAN;
+            k.norm.log_softmax(3, 70, x, 70);
             for (int i = 0; i < 210; i++)
                 assert_int_equal(isnan(x[i]) != 0, i / 70 == 1);
             fill(x, 210, 1, 1, 0);
@@ -203,6 +242,9 @@ static void test_widths_agree(void **state)
         a.norm.softmax(1, n, y, n);
         b.norm.softmax(1, n, z, n);
         assert_memory_equal(y, z, (size_t)n * 4);
+        a.norm.log_softmax(1, n, y, n);
+        b.norm.log_softmax(1, n, z, n);
+        assert_memory_equal(y, z, (size_t)n * 4);
         free(x);
         free(y);
         free(z);
@@ -213,7 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layernorm), cmocka_unit_test(test_rmsnorm),          cmocka_unit_test(test_l2norm),
-        cmocka_unit_test(test_softmax),   cmocka_unit_test(test_nan_and_infinity), cmocka_unit_test(test_widths_agree),
+        cmocka_unit_test(test_softmax),   cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_nan_and_infinity), cmocka_unit_test(test_widths_agree),
     };
     return cmocka_run_group_tests(tests, say_skipped_levels, NULL);
 }

@@ -13,7 +13,7 @@ NM_TARGET_PUSH(NM_ISA_AVX2)
 #define DOT_BF16 0
 #include "kernels/x86/attention_impl.h"
 
-const nm_attn_variant nm_attn_avx2 = { MR, head_scratch, attend_head };
+const nm_attn_variant nm_attn_avx2 = { MR, head_scratch, attend_head, packed_head, pack_head };
 NM_TARGET_POP
 #else
 typedef int nm_no_avx2;

@@ -38,12 +38,14 @@ static head_dims dims_of(const nm_attn *a, int64_t keys)
                         up(up(a->head_dim, UNIT) / UNIT, VL), a->head_dim };
 }
 
+static size_t k_bytes(const head_dims *d) { return (size_t)up(up(d->keys, VL) * d->dim_units * 4, 64); }
+static size_t v_bytes(const head_dims *d) { return (size_t)up(d->key_units * d->columns * 4, 64); }
+
 /* Carves the buffers from `base`, or only measures when it is NULL. */
-static size_t carve(head_buffers *b, const head_dims *d, char *base)
+static size_t carve(head_buffers *b, const head_dims *d, bool packed, char *base)
 {
-    size_t at = 0, n[8] = { (size_t)(up(d->keys, VL) * d->dim_units) * 4, (size_t)(d->key_units * d->columns) * 4,
-                            (size_t)(MR * d->q_stride) * 4, MR * S_STRIDE * 4, DOT_BF16 ? MR * S_STRIDE * 2 : 0,
-                            (size_t)(MR * d->columns) * 4, MR * 4, MR * 4 };
+    size_t at = 0, n[8] = { packed ? 0 : k_bytes(d), packed ? 0 : v_bytes(d), (size_t)(MR * d->q_stride) * 4, MR * S_STRIDE * 4,
+                            DOT_BF16 ? MR * S_STRIDE * 2 : 0, (size_t)(MR * d->columns) * 4, MR * 4, MR * 4 };
     void *p[8];
     for (int i = 0; i < 8; i++) {
         p[i] = base ? base + at : NULL;
@@ -379,7 +381,7 @@ NM_INLINE void prefetch_next(const row_block *rb, int64_t row0, int64_t column)
     }
     int64_t more = rb->queries - rb->i0 - rb->mr;
     prefetch_rows(a->q, a->dtype, row0 + rb->mr, more < MR ? more : MR, a->q_stride, column, a->head_dim);
-    if (rb->head + 1 == a->heads)
+    if (rb->head + 1 == a->heads || a->packed)
         return;
     int64_t k0 = rb->i0 * rb->d->keys / rb->queries, k1 = (rb->i0 + rb->mr) * rb->d->keys / rb->queries;
     prefetch_rows(a->k, a->dtype, a->k_offsets[rb->seq] + k0, k1 - k0, a->k_stride, column + a->head_dim, a->head_dim);
@@ -411,19 +413,39 @@ static void attend_rows(const row_block *rb, int64_t column)
 static size_t head_scratch(const nm_attn *a, int64_t max_keys)
 {
     head_dims d = dims_of(a, max_keys);
-    return carve(NULL, &d, NULL);
+    return carve(NULL, &d, a->packed != NULL, NULL);
+}
+
+static size_t packed_head(const nm_attn *a, int64_t keys)
+{
+    head_dims d = dims_of(a, keys);
+    return k_bytes(&d) + v_bytes(&d);
+}
+
+static void pack_head(const nm_attn *a, int64_t seq, int head, void *to)
+{
+    head_dims d = dims_of(a, a->k_offsets[seq + 1] - a->k_offsets[seq]);
+    int64_t column = (int64_t)head * a->head_dim;
+    pack_k(a, &d, a->k_offsets[seq], column, to);
+    pack_v(a, &d, a->k_offsets[seq], column, (uint32_t *)(void *)((char *)to + k_bytes(&d)));
 }
 
 static void attend_head(const nm_attn *a, int64_t seq, int head, int64_t q_begin, int64_t q_end, void *scratch)
 {
     head_dims d = dims_of(a, a->k_offsets[seq + 1] - a->k_offsets[seq]);
     head_buffers b;
-    carve(&b, &d, scratch);
+    carve(&b, &d, a->packed != NULL, scratch);
     if (!DOT_BF16)
         b.p = NULL;
     int64_t column = (int64_t)head * a->head_dim;
-    pack_k(a, &d, a->k_offsets[seq], column, b.k);
-    pack_v(a, &d, a->k_offsets[seq], column, b.v);
+    if (a->packed) {
+        char *at = nm_attn_packed_head(a->packed, seq, head, packed_head(a, d.keys));
+        b.k = (uint32_t *)(void *)at;
+        b.v = (uint32_t *)(void *)(at + k_bytes(&d));
+    } else {
+        pack_k(a, &d, a->k_offsets[seq], column, b.k);
+        pack_v(a, &d, a->k_offsets[seq], column, b.v);
+    }
     row_block rb = { a, &d, &b, seq, head, 0, a->q_offsets[seq + 1] - a->q_offsets[seq], 0 };
     for (int64_t i = q_begin; i < q_end; i += MR) {
         rb.i0 = i;

@@ -12,14 +12,27 @@
 #define TILE_PREFETCH 1024 /* bytes ahead in the panel, which comes from the second-level cache or, with few rows, from memory */
 #endif
 
+#define FEW_ROWS 4
+#define FEW_ROWS_PREFETCH 4096 /* bytes ahead where the panel comes from memory at the rate of memory */
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
 #define ROW(r) (p[(r) / 3] + (r) % 3 * stride)
+
+/* The single tile of a few rows reads its panel once: it need not push what is read more often (a picture's keys and values) out of
+ * the caches. */
+NM_INLINE void JOIN(TILE, _ask)(const bool once, const char *p)
+{
+    if (once)
+        _mm_prefetch(p + FEW_ROWS_PREFETCH, _MM_HINT_NTA);
+    else
+        _mm_prefetch(p + TILE_PREFETCH, _MM_HINT_T0);
+}
 
 NM_INLINE void JOIN(TILE, _rows)(const int rows, const bool wide, const nm_gemm_tile *t)
 {
     const char *b = t->panel, *next = t->next;
     int64_t k = t->k, stride = t->a_stride, next_step = t->next_step;
+    const bool once = rows <= FEW_ROWS && next_step == 0;
     ACC c[MR][2];
     const char *p[(MR + 2) / 3]; /* every third row: the others are one or two strides further */
     UNROLL for (int r = 0; r < rows; r++)
@@ -33,9 +46,9 @@ NM_INLINE void JOIN(TILE, _rows)(const int rows, const bool wide, const nm_gemm_
 #endif
     for (int64_t i = 0; i < units; i++, b += 8 * VL) {
         ACC b0 = LOAD_B(b), b1 = wide ? LOAD_B(b + 4 * VL) : ACC_ZERO;
-        _mm_prefetch(b + TILE_PREFETCH, _MM_HINT_T0);
+        JOIN(TILE, _ask)(once, b);
         if (VL == 16 && wide)
-            _mm_prefetch(b + TILE_PREFETCH + 64, _MM_HINT_T0);
+            JOIN(TILE, _ask)(once, b + 64);
         _mm_prefetch(next, _MM_HINT_T1);
         _mm_prefetch(next + 64, _MM_HINT_T1);
         next += next_step;

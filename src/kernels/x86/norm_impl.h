@@ -116,17 +116,23 @@ void NAME(nm_l2norm)(int64_t rows, int64_t cols, float *x, int64_t ldx, float ep
     }
 }
 
+NM_INLINE float row_top(int64_t n, const float *x)
+{
+    vf m[4] = { vf_set1(-INFINITY), vf_set1(-INFINITY), vf_set1(-INFINITY), vf_set1(-INFINITY) };
+    int64_t i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        for (int v = 0; v < 4; v++)
+            m[v] = vf_max(m[v], vf_load(x + i + v * VL));
+    for (; i < n; i += VL)
+        m[0] = vf_max(m[0], n - i < VL ? vf_fill(vf_load_n(x + i, n - i), n - i, -INFINITY) : vf_load(x + i));
+    return vf_hmax(vf_max(vf_max(m[0], m[1]), vf_max(m[2], m[3])));
+}
+
 void NAME(nm_softmax)(int64_t rows, int64_t cols, float *x, int64_t ldx)
 {
     for (int64_t r = 0; r < rows; r++, x += ldx) {
-        vf m = vf_set1(-INFINITY);
-        int64_t i = 0;
-        for (; i + VL <= cols; i += VL)
-            m = vf_max(m, vf_load(x + i));
-        if (i < cols)
-            m = vf_max(m, vf_fill(vf_load_n(x + i, cols - i), cols - i, -INFINITY));
-        float top = vf_hmax(m);
-        m = vf_set1(top);
+        vf m = vf_set1(row_top(cols, x));
+        int64_t i;
         for (i = 0; i + VL <= cols; i += VL)
             vf_store(x + i, vf_exp(vf_sub(vf_load(x + i), m)));
         if (i < cols)
@@ -136,5 +142,36 @@ void NAME(nm_softmax)(int64_t rows, int64_t cols, float *x, int64_t ldx)
             vf_store(x + i, vf_mul(vf_load(x + i), inv));
         if (i < cols)
             vf_store_n(x + i, vf_mul(vf_load_n(x + i, cols - i), inv), cols - i);
+    }
+}
+
+/* sum of exp(x - top) */
+NM_INLINE float row_powers(int64_t n, const float *x, float top)
+{
+    vf acc[NV], m = vf_set1(top);
+    for (int v = 0; v < NV; v++)
+        acc[v] = vf_zero();
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int v = 0; v < NV; v++)
+            acc[v] = vf_add(acc[v], vf_exp(vf_sub(vf_load(x + i + v * VL), m)));
+    FOR_TAIL(v, i, n, left)
+        acc[v] = vf_add(acc[v], vf_exp(vf_sub(vf_fill(vf_load_n(x + i + v * VL, left), left, -INFINITY), m)));
+    return lane_total(acc);
+}
+
+void NAME(nm_log_softmax)(int64_t rows, int64_t cols, float *x, int64_t ldx)
+{
+    for (int64_t r = 0; r < rows; r++, x += ldx) {
+        float top = row_top(cols, x);
+        double total = 0;
+        for (int64_t i = 0; i < cols; i += NM_LOG_SOFTMAX_RUN)
+            total += (double)row_powers(cols - i < NM_LOG_SOFTMAX_RUN ? cols - i : NM_LOG_SOFTMAX_RUN, x + i, top);
+        vf shift = vf_set1(top + (float)log(total));
+        int64_t i = 0;
+        for (; i + VL <= cols; i += VL)
+            vf_store(x + i, vf_sub(vf_load(x + i), shift));
+        if (i < cols)
+            vf_store_n(x + i, vf_sub(vf_load_n(x + i, cols - i), shift), cols - i);
     }
 }
