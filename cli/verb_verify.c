@@ -1,36 +1,11 @@
 /* verb_verify.c - `noema verify`: are the numbers on this machine the reference's? Pictures through decoders and preprocessing,
  * texts through the tokenizer, forwards of every instruction set and compute type against plain C. */
-#include <stdarg.h>
 #include <string.h>
 
 #include "cli.h"
 #include "noema/inspect.h"
 #include "verify.h"
 #include "verify_pictures.inc"
-
-void verify_row(cli *c, const char *check, verify_result r, const char *fmt, ...)
-{
-    static const char *const words[] = { "ok", "FAILED", "skipped" }, *const json[] = { "true", "false", "null" };
-    cli_buf b = { 0 };
-    char detail[512];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(detail, sizeof detail, fmt, ap);
-    va_end(ap);
-    if (cli_tables(c))
-        cli_printf(&b, "%-8s %-44s %s", words[r], check, detail);
-    else {
-        cli_puts(&b, "{\"check\":");
-        cli_put_json(&b, check);
-        cli_printf(&b, ",\"ok\":%s,\"detail\":", json[r]);
-        cli_put_json(&b, detail);
-        cli_puts(&b, "}");
-    }
-    cli_emit(&b);
-    cli_buf_free(&b);
-    c->n_done += r == VERIFY_OK;
-    c->n_failed += r == VERIFY_FAILED;
-}
 
 /* Digest of a picture through a pipeline at 32 x 32, or of its decoded bytes. */
 static noema_status digest(const char *format, const char *pipeline, char hex[65], noema_error *err)

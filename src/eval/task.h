@@ -58,7 +58,7 @@ typedef struct nm_prompts {
 noema_status nm_prompts_read(nm_prompts *p, const noema_eval_options *o, noema_error *err);
 void nm_prompts_free(nm_prompts *p);
 
-/* ---- pictures (pictures.c) ---- */
+/* ---- pictures (pictures.c, pictures_open.c) ---- */
 
 typedef struct nm_picture_ref { int set; int64_t row; char *path; /* NULL: row of a data set */ } nm_picture_ref;
 typedef struct nm_pictures {
@@ -80,7 +80,8 @@ typedef struct nm_pictures {
 noema_status nm_pictures_open(nm_eval *e, nm_pictures *p, const char *const *data, size_t n);
 /* COCO's captions file (coco.c): adds its pictures, and its captions with their owners. */
 noema_status nm_coco_captions(nm_eval *e, nm_pictures *p, const char *path);
-noema_status nm_pictures_add(nm_pictures *p, char *path /* taken */, noema_error *err); /* a file; returns its number as n - 1 */
+noema_status nm_pictures_add(nm_pictures *p, char *path /* taken */, noema_error *err); /* a file; its number is n - 1 */
+noema_status nm_pictures_add_row(nm_pictures *p, int set, int64_t row, noema_error *err);
 noema_status nm_pictures_caption(nm_pictures *p, const char *text, int64_t owner, noema_error *err);
 const char *nm_pictures_name(const nm_pictures *p, int64_t i, char buf[512]); /* for messages */
 void nm_pictures_free(nm_pictures *p);
