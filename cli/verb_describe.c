@@ -117,6 +117,13 @@ static char *caption_of(job *j, const noema_picture *p, noema_error *err)
     const char *given = cli_str(j->c, "caption", NULL);
     if ((given && given[0]) || j->mode == NOEMA_DESCRIBE_NEGATIVE || !j->caption_session)
         return cli_dup(given ? given : "");
+    const noema_model_info *clip = noema_model_get_info(j->model), *own = noema_model_get_info(j->caption_model);
+    if (p->tensor && (clip->image_height != own->image_height || clip->image_width != own->image_width)) {
+        err->code = NOEMA_E_MISMATCH;
+        snprintf(err->message, sizeof err->message, "a tensor [3,%d,%d] is for %s, the caption model takes [3,%d,%d]: give the picture, or --caption",
+                 clip->image_height, clip->image_width, clip->name, own->image_height, own->image_width);
+        return NULL;
+    }
     noema_generate_options o;
     noema_generated g;
     noema_generate_options_default(&o);
