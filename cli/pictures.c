@@ -1,6 +1,7 @@
 /* pictures.c - see pictures.h. */
 #include "pictures.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,10 @@ bool cli_generate_options(const cli *c, noema_generate_options *o)
     o->top_p = cli_num(c, "top-p", 0);
     o->top_k = whole(c, "top-k", 0);
     o->temperature = cli_num(c, "temperature", 0);
+    if (cli_str(c, "top-p", NULL) && o->top_p == 0)
+        o->top_p = DBL_MIN; /* the likeliest id alone; 0 leaves it to the model */
+    if (cli_str(c, "top-k", NULL) && !o->top_k)
+        o->top_k = 1 << 20; /* all, as in transformers */
     o->seed = (uint64_t)cli_int(c, "seed", 0);
     o->max_length = whole(c, "max-length", -1);
     o->min_length = whole(c, "min-length", -1);
@@ -143,8 +148,12 @@ bool cli_generate_options(const cli *c, noema_generate_options *o)
         return cli_usage(c, "--beams: expected at least 1"), false;
     if (!o->sample && o->n_best > 1 && o->beams > 0 && o->n_best > o->beams)
         return cli_usage(c, "--n-best %d: expected at most the number of beams, %d", o->n_best, o->beams), false;
-    if (o->repetition_penalty < 0 || o->temperature < 0 || o->top_p < 0)
-        return cli_usage(c, "--repetition-penalty, --temperature and --top-p are positive numbers"), false;
+    if ((cli_str(c, "repetition-penalty", NULL) && !(o->repetition_penalty > 0)) || (cli_str(c, "temperature", NULL) && !(o->temperature > 0)))
+        return cli_usage(c, "--repetition-penalty and --temperature are positive numbers"), false;
+    if (o->top_p < 0 || o->top_p > 1)
+        return cli_usage(c, "--top-p %g: expected a probability", o->top_p), false;
+    if (cli_str(c, "n-best", NULL) && o->n_best < 1)
+        return cli_usage(c, "--n-best: expected at least 1"), false;
     return true;
 }
 

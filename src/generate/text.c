@@ -28,12 +28,12 @@ void noema_generated_free(noema_generated *g, size_t n)
 
 void nm_rules_apply(nm_rules *r, const noema_generate_options *o)
 {
-    r->sample = o->sample != 0;
+    r->sample = o->sample || (r->sample && o->beams == 0);
     if (o->beams > 0)
         r->beams = o->beams;
-    r->temperature = o->temperature > 0 ? o->temperature : 1;
-    r->top_k = o->top_k > 0 ? o->top_k : 50;
-    r->top_p = o->top_p > 0 ? o->top_p : 0.9;
+    r->temperature = o->temperature > 0 ? o->temperature : r->temperature > 0 ? r->temperature : 1;
+    r->top_k = o->top_k > 0 ? o->top_k : r->top_k > 0 ? r->top_k : 50;
+    r->top_p = o->top_p > 0 ? o->top_p : r->top_p > 0 ? r->top_p : 0.9;
     r->seed = o->seed;
     r->seeds = o->seeds;
     if (o->max_length >= 0)

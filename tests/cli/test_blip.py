@@ -2,6 +2,7 @@
 """match, embed, caption and ask with BLIP against the references' results on the tiny models."""
 import json
 import math
+import shutil
 
 from harness import OWN, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
 
@@ -208,6 +209,40 @@ def folders():
         equal(row["answer"], r["answers"][0], r["question"])
 
 
+def generation_file():
+    """What generation_config.json says is what the options would say, and the options win."""
+    plain, own = ["-m", SHARED / "blip" / "hf_caption", "--dtype", "f32"], TMP / "folder"
+    shutil.copytree(SHARED / "blip" / "hf_caption", own)
+
+    def says(rules, options, *more):
+        (own / "generation_config.json").write_text(json.dumps(rules))
+        equal([(x["caption"], x["score"]) for x in run("caption", "-m", own, "--dtype", "f32", *more, *IMAGES).rows()],
+              [(x["caption"], x["score"]) for x in run("caption", *plain, *options, *IMAGES).rows()], str(rules))
+
+    says({"num_beams": 3, "max_length": 14, "min_length": 5, "length_penalty": 2.0, "early_stopping": True, "repetition_penalty": 1.3},
+         ["--beams", "3", "--max-length", "14", "--min-length", "5", "--length-penalty", "2", "--early-stopping", "--repetition-penalty", "1.3"])
+    says({"min_new_tokens": 9, "max_new_tokens": 12}, ["--min-new", "9", "--max-new", "12"])
+    says({"do_sample": True, "top_k": 1}, ["--greedy"])
+    says({"do_sample": True, "top_k": 7, "top_p": 0.8, "temperature": 1.7}, ["--sample", "--top-k", "7", "--top-p", "0.8", "--temperature", "1.7", "--seed", "3"],
+         "--seed", "3")
+    says({"do_sample": True, "num_beams": 3}, ["--beams", "2"], "--beams", "2")
+    says({"top_p": 0.4}, ["--sample", "--top-p", "0.4"], "--sample")
+    says({}, ["--sample", "--top-p", "1"], "--sample")
+
+
+def numbers():
+    """Borders of the options: what has no meaning is a usage error, nothing is silently replaced by a default."""
+    m = ["-m", SHARED / "blip" / "hf_caption", "--dtype", "f32"]
+    for option in (["--temperature", "0"], ["--repetition-penalty", "0"], ["--top-p", "1.5"], ["--top-p", "-1"], ["--n-best", "0"], ["--beams", "0"]):
+        exits(run("caption", *m, *option, IMAGES[0]), 1, " ".join(option))
+    exits(run("ask", "-m", SHARED / "blip" / "hf_vqa", "--question", "a", "--candidates", "0", IMAGES[0]), 1, "no candidates")
+    greedy = [x["caption"] for x in run("caption", *m, "--greedy", *IMAGES).rows()]
+    equal([x["caption"] for x in run("caption", *m, "--sample", "--top-p", "0", *IMAGES).rows()], greedy, "top-p 0 is the likeliest id")
+    wide = ["--sample", "--temperature", "4", "--top-p", "1"]
+    check(run("caption", *m, *wide, "--top-k", "0", *IMAGES).out == run("caption", *m, *wide, "--top-k", "403", *IMAGES).out != run("caption", *m, *wide, *IMAGES).out,
+          "top-k 0 takes all")
+
+
 without_vocabulary()
 if VOCAB.exists():
     matching()
@@ -215,6 +250,8 @@ if VOCAB.exists():
     captions()
     answers()
     folders()
+    generation_file()
+    numbers()
 else:
     skip("shared/golden/blip: everything with texts")
 finish()
