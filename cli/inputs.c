@@ -105,13 +105,17 @@ static char *next_in_folder(cli_inputs *in)
     return NULL;
 }
 
+/* The next line; a list made on Windows ends its lines with \r\n. */
 static char *next_on_stdin(cli_inputs *in)
 {
     char *line = NULL;
     size_t cap = 0;
     ssize_t n;
+    struct stat st;
     while ((n = getline(&line, &cap, stdin)) > 0) {
         if (line[n - 1] == '\n')
+            line[--n] = 0;
+        if (n && line[n - 1] == '\r' && stat(line, &st))
             line[--n] = 0;
         if (n)
             return line;
