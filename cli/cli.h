@@ -76,6 +76,7 @@ void cli_free(cli *c);
 bool cli_flag(const cli *c, const char *name);
 const char *cli_str(const cli *c, const char *name, const char *dflt);
 int64_t cli_int(const cli *c, const char *name, int64_t dflt);
+int cli_small_int(const cli *c, const char *name, int dflt); /* a number of things: more than 2^20 is 2^20 */
 double cli_num(const cli *c, const char *name, double dflt);
 /* All values of a repeated option; the array is malloc'd (NULL when there is none), the strings are the command line's. */
 const char **cli_list(const cli *c, const char *name, size_t *n);

@@ -79,8 +79,8 @@ static int open_all(job *j)
     o.cache = cli_str(j->c, "cache", NULL);
     o.language = cli_str(j->c, "language", "en");
     o.model_name = cli_model_name(j->c);
-    o.chunk_size = (int)cli_int(j->c, "chunk-size", o.chunk_size);
-    o.flavor_intermediate_count = (int)cli_int(j->c, "flavor-intermediate-count", o.flavor_intermediate_count);
+    o.chunk_size = cli_small_int(j->c, "chunk-size", o.chunk_size);
+    o.flavor_intermediate_count = cli_small_int(j->c, "flavor-intermediate-count", o.flavor_intermediate_count);
     o.compat = cli_flag(j->c, "compat");
     o.progress = on_tables;
     o.progress_user = j;
@@ -164,7 +164,7 @@ static bool one(job *j, const cli_input *in, cli_buf *line, noema_error *err)
     if (rows && !open_row(j, in, &a, &p, err))
         return false;
     char *caption = caption_of(j, &p, err);
-    bool ok = caption && noema_describe(j->d, &p, caption, j->mode, (int)cli_int(j->c, "min-flavors", -1), (int)cli_int(j->c, "max-flavors", -1), &prompt,
+    bool ok = caption && noema_describe(j->d, &p, caption, j->mode, cli_small_int(j->c, "min-flavors", -1), cli_small_int(j->c, "max-flavors", -1), &prompt,
                                         &score, err) == NOEMA_OK;
     if (ok) {
         cli_puts(line, "{\"input\":");

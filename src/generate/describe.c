@@ -259,9 +259,13 @@ static char *join_all(call *c, const char *const *text, size_t n)
     return s ? s : fail_memory(c);
 }
 
+/* Room for n labels, or for all there are. */
 static const char **label_array(call *c, size_t n)
 {
-    const char **p = nm_malloc_array(n + 1, sizeof *p);
+    size_t all = 0;
+    for (int t = 0; t < TABLES; t++)
+        all += c->d->table[t].n;
+    const char **p = nm_malloc_array((n < all ? n : all) + 1, sizeof *p);
     if (!p)
         (void)fail_memory(c);
     return p;

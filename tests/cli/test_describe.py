@@ -138,6 +138,8 @@ with tempfile.TemporaryDirectory() as tmp:
     check((tmp / "other.csv").read_text() == "a,b\n", "another CSV is left as it is")
     got = json.loads(describe(*base, "--analyze", G / im["image"]).stdout)
     check(set(got["analysis"]) == {"mediums", "artists", "movements", "trendings", "flavors"} and len(got["analysis"]["flavors"]) == 5, "analysis")
+    many = [describe(*base, "--max-flavors", n, "--flavor-intermediate-count", n, G / im["image"]).stdout for n in (1000, 2 ** 32, 2 ** 31 - 1)]
+    check(many[0] == many[1] == many[2], "more phrases than there are")
     # noema's own lists
     check(json.loads(describe("--mode", "classic", "--caption", "a thing", G / im["image"]).stdout)["prompt"].startswith("a thing"), "own lists")
     ko = json.loads(describe("--mode", "classic", "--language", "ko", "--caption", "사진", G / im["image"]).stdout)["prompt"]
