@@ -346,6 +346,8 @@ static noema_status qformer_caption(noema_session *s, nm_tensor pixels, const no
     int64_t length = 0;
     char *decoded = NULL; /* the prompt's part of the decoded text is taken off again */
     noema_status st = end_id(s, &rules, err);
+    if (rules.max_length > model_of(s)->cfg.qformer.max_positions) /* a default is no request */
+        rules.max_length = model_of(s)->cfg.qformer.max_positions;
     nm_rules_apply(&rules, o);
     if (st == NOEMA_OK)
         st = nm_first_ids(s, o->prompt, nm_blip2_dec_id(s->model->tokenizer), &prompt, &length, err);

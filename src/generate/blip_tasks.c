@@ -98,6 +98,8 @@ nm_rules nm_blip_rules(noema_session *s, const noema_generate_options *o)
                    .early_stopping = c->early_stopping, .release = c->beam_rule, .eos = c->eos };
     if (o->sample && c->scheme == NM_BLIP_OFFICIAL && !c->vqa)
         r.repetition_penalty = 1.1;
+    if (r.max_length > c->decoder.max_positions) /* a default is no request: transformers cuts it likewise */
+        r.max_length = c->decoder.max_positions;
     nm_rules_apply(&r, o);
     noema_tokenizer_ids special = noema_tokenizer_special_ids(s->model->tokenizer);
     if (c->scheme == NM_BLIP_OFFICIAL && special.sep >= 0)

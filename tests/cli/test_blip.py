@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 
-from harness import OWN, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
+from harness import OWN, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy, write_safetensors
 
 IMAGES = [golden("blip", "images", f"image{i}.png") for i in range(4)]
 VOCAB = SHARED / "blip" / "tiny_vocab.txt"
@@ -230,6 +230,21 @@ def generation_file():
     says({}, ["--sample", "--top-p", "1"], "--sample")
 
 
+def few_positions():
+    """A default length beyond the position table is cut to it; one that was asked for is refused."""
+    short = TMP / "short"
+    shutil.copytree(SHARED / "blip" / "hf_caption", short)
+    tensors = read_safetensors(short / "model.safetensors")
+    name = "text_decoder.bert.embeddings.position_embeddings.weight"
+    kind, (_, width), values = tensors[name]
+    write_safetensors(short / "model.safetensors", dict(tensors, **{name: (kind, [12, width], values[:12 * width])}))
+    m = ["-m", short, "--dtype", "f32"]
+    r = run("caption", *m, *IMAGES)
+    exits(r, 0, "the default of 20")
+    equal(r.out, run("caption", *m, "--max-length", "12", *IMAGES).out, "is 12 where there are no more positions")
+    exits(run("caption", *m, "--max-length", "13", *IMAGES), 3, "13 were asked for")
+
+
 def numbers():
     """Borders of the options: what has no meaning is a usage error, nothing is silently replaced by a default."""
     m = ["-m", SHARED / "blip" / "hf_caption", "--dtype", "f32"]
@@ -251,6 +266,7 @@ if VOCAB.exists():
     answers()
     folders()
     generation_file()
+    few_positions()
     numbers()
 else:
     skip("shared/golden/blip: everything with texts")
