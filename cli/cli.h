@@ -149,7 +149,8 @@ void cli_input_free(cli_input *i);
 /* How many there will be, by listing folders once; -1 when stdin decides. */
 int64_t cli_inputs_count(const cli *c, const char *const *args, size_t n, bool recursive, unsigned flags);
 /* The lines of a file: each ends at "\n" and at nothing else (a last empty one is no line) and is NUL-terminated in place; len counts
- * bytes, since a text may contain NUL. cli_lines_trim() drops a "\r" at the end of each. */
+ * bytes, since a text may contain NUL. cli_lines_trim() drops a "\r" at the end of each and a byte order
+ * mark at the beginning. */
 typedef struct cli_lines { char *data; char **line; size_t *len; size_t n; } cli_lines;
 bool cli_lines_read(cli_lines *l, const char *path, noema_error *err);
 void cli_lines_trim(cli_lines *l);

@@ -308,6 +308,10 @@ bool cli_lines_read(cli_lines *l, const char *path, noema_error *err)
 
 void cli_lines_trim(cli_lines *l)
 {
+    if (l->n && l->len[0] >= 3 && !memcmp(l->line[0], "\xEF\xBB\xBF", 3)) {
+        l->line[0] += 3;
+        l->len[0] -= 3;
+    }
     for (size_t i = 0; i < l->n; i++)
         if (l->len[i] && l->line[i][l->len[i] - 1] == '\r')
             l->line[i][--l->len[i]] = 0;

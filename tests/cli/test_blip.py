@@ -164,6 +164,8 @@ def answers():
     (TMP / "gaps.txt").write_text("\n\n".join(rank["answer_list"]) + "\n\n\n")
     full = run("ask", *m, "--question", j["questions"][0], "--answers", TMP / "answers.txt", IMAGES[0])
     equal(run("ask", *m, "--question", j["questions"][0], "--answers", TMP / "gaps.txt", IMAGES[0]).out, full.out, "empty lines are no answers")
+    (TMP / "windows.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(rank["answer_list"]).encode() + b"\r\n")
+    equal(run("ask", *m, "--question", j["questions"][0], "--answers", TMP / "windows.txt", IMAGES[0]).out, full.out, "a list as Windows writes it")
     (TMP / "empty.txt").write_text("\n\n")
     exits(run("ask", *m, "--question", "a", "--answers", TMP / "empty.txt", IMAGES[0]), 3, "a list of empty lines")
     (TMP / "tiny.ppm").write_bytes(b"P6\n1 1\n255\n\x80\x40\x20")
