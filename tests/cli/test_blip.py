@@ -253,6 +253,9 @@ def numbers():
     for option in (["--temperature", "0"], ["--repetition-penalty", "0"], ["--top-p", "1.5"], ["--top-p", "-1"], ["--n-best", "0"], ["--beams", "0"]):
         exits(run("caption", *m, *option, IMAGES[0]), 1, " ".join(option))
     exits(run("ask", "-m", SHARED / "blip" / "hf_vqa", "--question", "a", "--candidates", "0", IMAGES[0]), 1, "no candidates")
+    r = run("caption", *m, "--n-best", "3", IMAGES[0])
+    exits(r, 3, "three texts of a folder that searches greedily")
+    contains(r.err, "expected at least 3 beams", "what to do")
     greedy = [x["caption"] for x in run("caption", *m, "--greedy", *IMAGES).rows()]
     equal([x["caption"] for x in run("caption", *m, "--sample", "--top-p", "0", *IMAGES).rows()], greedy, "top-p 0 is the likeliest id")
     wide = ["--sample", "--temperature", "4", "--top-p", "1"]
