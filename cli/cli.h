@@ -76,6 +76,7 @@ void cli_free(cli *c);
 bool cli_flag(const cli *c, const char *name);
 const char *cli_str(const cli *c, const char *name, const char *dflt);
 int64_t cli_int(const cli *c, const char *name, int64_t dflt);
+int cli_small_int(const cli *c, const char *name, int dflt); /* a number of things: more than 2^20 is 2^20 */
 double cli_num(const cli *c, const char *name, double dflt);
 /* All values of a repeated option; the array is malloc'd (NULL when there is none), the strings are the command line's. */
 const char **cli_list(const cli *c, const char *name, size_t *n);
@@ -148,7 +149,8 @@ void cli_input_free(cli_input *i);
 /* How many there will be, by listing folders once; -1 when stdin decides. */
 int64_t cli_inputs_count(const cli *c, const char *const *args, size_t n, bool recursive, unsigned flags);
 /* The lines of a file: each ends at "\n" and at nothing else (a last empty one is no line) and is NUL-terminated in place; len counts
- * bytes, since a text may contain NUL. cli_lines_trim() drops a "\r" at the end of each. */
+ * bytes, since a text may contain NUL. cli_lines_trim() drops a "\r" at the end of each and a byte order
+ * mark at the beginning. */
 typedef struct cli_lines { char *data; char **line; size_t *len; size_t n; } cli_lines;
 bool cli_lines_read(cli_lines *l, const char *path, noema_error *err);
 void cli_lines_trim(cli_lines *l);

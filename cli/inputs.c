@@ -105,13 +105,17 @@ static char *next_in_folder(cli_inputs *in)
     return NULL;
 }
 
+/* The next line; a list made on Windows ends its lines with \r\n. */
 static char *next_on_stdin(cli_inputs *in)
 {
     char *line = NULL;
     size_t cap = 0;
     ssize_t n;
+    struct stat st;
     while ((n = getline(&line, &cap, stdin)) > 0) {
         if (line[n - 1] == '\n')
+            line[--n] = 0;
+        if (n && line[n - 1] == '\r' && stat(line, &st))
             line[--n] = 0;
         if (n)
             return line;
@@ -304,6 +308,10 @@ bool cli_lines_read(cli_lines *l, const char *path, noema_error *err)
 
 void cli_lines_trim(cli_lines *l)
 {
+    if (l->n && l->len[0] >= 3 && !memcmp(l->line[0], "\xEF\xBB\xBF", 3)) {
+        l->line[0] += 3;
+        l->len[0] -= 3;
+    }
     for (size_t i = 0; i < l->n; i++)
         if (l->len[i] && l->line[i][l->len[i] - 1] == '\r')
             l->line[i][--l->len[i]] = 0;

@@ -179,6 +179,12 @@ int64_t cli_int(const cli *c, const char *name, int64_t dflt)
     return v ? (int64_t)strtoll(v->text, NULL, 10) : dflt;
 }
 
+int cli_small_int(const cli *c, const char *name, int dflt)
+{
+    int64_t v = cli_int(c, name, dflt);
+    return v > 1 << 20 ? 1 << 20 : (int)v;
+}
+
 double cli_num(const cli *c, const char *name, double dflt)
 {
     const cli_value *v = value(c, name);

@@ -1,6 +1,7 @@
 /* pictures.c - see pictures.h. */
 #include "pictures.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,12 +110,6 @@ bool cli_each_picture(cli *c, const noema_model_info *info, const char *const *a
 
 /* ---- the options of caption and ask ---- */
 
-static int whole(const cli *c, const char *name, int dflt)
-{
-    int64_t v = cli_int(c, name, dflt);
-    return v > 1 << 20 ? 1 << 20 : (int)v;
-}
-
 static int release(const char *rule) { return !strcmp(rule, "4.15") ? 415 : !strcmp(rule, "4.33") ? 433 : !strcmp(rule, "5") ? 500 : 0; }
 
 bool cli_generate_options(const cli *c, noema_generate_options *o)
@@ -123,19 +118,23 @@ bool cli_generate_options(const cli *c, noema_generate_options *o)
     o->prompt = cli_str(c, "prompt", NULL);
     o->language = cli_str(c, "language", NULL);
     o->sample = cli_flag(c, "sample");
-    o->beams = cli_flag(c, "greedy") ? 1 : whole(c, "beams", 0);
+    o->beams = cli_flag(c, "greedy") ? 1 : cli_small_int(c, "beams", 0);
     o->top_p = cli_num(c, "top-p", 0);
-    o->top_k = whole(c, "top-k", 0);
+    o->top_k = cli_small_int(c, "top-k", 0);
     o->temperature = cli_num(c, "temperature", 0);
+    if (cli_str(c, "top-p", NULL) && o->top_p == 0)
+        o->top_p = DBL_MIN; /* the likeliest id alone; 0 leaves it to the model */
+    if (cli_str(c, "top-k", NULL) && !o->top_k)
+        o->top_k = 1 << 20; /* all, as in transformers */
     o->seed = (uint64_t)cli_int(c, "seed", 0);
-    o->max_length = whole(c, "max-length", -1);
-    o->min_length = whole(c, "min-length", -1);
-    o->max_new = whole(c, "max-new", -1);
-    o->min_new = whole(c, "min-new", -1);
+    o->max_length = cli_small_int(c, "max-length", -1);
+    o->min_length = cli_small_int(c, "min-length", -1);
+    o->max_new = cli_small_int(c, "max-new", -1);
+    o->min_new = cli_small_int(c, "min-new", -1);
     o->repetition_penalty = cli_num(c, "repetition-penalty", 0);
     o->length_penalty = cli_num(c, "length-penalty", (double)NAN);
     o->early_stopping = cli_flag(c, "early-stopping") ? 1 : -1;
-    o->n_best = whole(c, "n-best", 0);
+    o->n_best = cli_small_int(c, "n-best", 0);
     o->beam_rule = release(cli_str(c, "beam-rule", ""));
     if ((cli_flag(c, "greedy") + cli_flag(c, "sample") + (cli_str(c, "beams", NULL) != NULL)) > 1)
         return cli_usage(c, "--beams, --greedy and --sample exclude each other"), false;
@@ -143,8 +142,12 @@ bool cli_generate_options(const cli *c, noema_generate_options *o)
         return cli_usage(c, "--beams: expected at least 1"), false;
     if (!o->sample && o->n_best > 1 && o->beams > 0 && o->n_best > o->beams)
         return cli_usage(c, "--n-best %d: expected at most the number of beams, %d", o->n_best, o->beams), false;
-    if (o->repetition_penalty < 0 || o->temperature < 0 || o->top_p < 0)
-        return cli_usage(c, "--repetition-penalty, --temperature and --top-p are positive numbers"), false;
+    if ((cli_str(c, "repetition-penalty", NULL) && !(o->repetition_penalty > 0)) || (cli_str(c, "temperature", NULL) && !(o->temperature > 0)))
+        return cli_usage(c, "--repetition-penalty and --temperature are positive numbers"), false;
+    if (o->top_p < 0 || o->top_p > 1)
+        return cli_usage(c, "--top-p %g: expected a probability", o->top_p), false;
+    if (cli_str(c, "n-best", NULL) && o->n_best < 1)
+        return cli_usage(c, "--n-best: expected at least 1"), false;
     return true;
 }
 

@@ -16,9 +16,9 @@ bool cli_each_picture(cli *c, const noema_model_info *info, const char *const *a
     { "beams", 0, CLI_INT, "N", "beam search with N beams (default: the model's own)" }, \
     { "greedy", 0, CLI_FLAG, NULL, "the likeliest id at each step" }, \
     { "sample", 0, CLI_FLAG, NULL, "draw from the likeliest ids (--top-p, --top-k, --temperature, --seed)" }, \
-    { "top-p", 0, CLI_NUMBER, "P", "with --sample: the likeliest ids that together have probability P (0.9)" }, \
-    { "top-k", 0, CLI_INT, "K", "with --sample: at most K ids (50)" }, \
-    { "temperature", 0, CLI_NUMBER, "T", "with --sample: divides the logits (1)" }, \
+    { "top-p", 0, CLI_NUMBER, "P", "with --sample: the likeliest ids that together have probability P (0.9; a folder's own, else 1)" }, \
+    { "top-k", 0, CLI_INT, "K", "with --sample: at most K ids (50; 0: all)" }, \
+    { "temperature", 0, CLI_NUMBER, "T", "with --sample: divides the logits (1; a folder's own)" }, \
     { "max-length", 0, CLI_INT, "N", "ids of start, prompt and text together, at most" }, \
     { "min-length", 0, CLI_INT, "N", "ids of start, prompt and text together, at least" }, \
     { "max-new", 0, CLI_INT, "N", "new ids, at most" }, \

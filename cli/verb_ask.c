@@ -99,10 +99,12 @@ static int run(cli *c)
         code = cli_usage(c, "expected --question and pictures");
     else if (!cli_generate_options(c, &j.o))
         code = CLI_USAGE;
+    else if (cli_str(c, "candidates", NULL) && cli_small_int(c, "candidates", 0) < 1)
+        code = cli_usage(c, "--candidates: expected at least 1");
     else if (answers && !read_answers(&lines, answers, &j.o, &err))
         code = cli_fatal(c, &err);
     else {
-        j.o.candidates = (int)(cli_int(c, "candidates", 0) > 1 << 20 ? 1 << 20 : cli_int(c, "candidates", 0));
+        j.o.candidates = cli_small_int(c, "candidates", 0);
         j.o.first_token = !strcmp(token, "enc") ? 1 : !strcmp(token, "cls") ? 2 : 0;
         code = ask(&j);
     }

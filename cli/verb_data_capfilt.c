@@ -77,6 +77,8 @@ static bool caption_defaults(const cli *c, const noema_model_info *info, noema_g
         return false;
     if (!g->beams)
         g->sample = 1;
+    if (!(g->top_p > 0)) /* also for a folder, whose own would be 1 */
+        g->top_p = 0.9;
     if (strcmp(info->family, "blip") != 0)
         return true;
     if (g->max_length < 0 && g->max_new < 0)

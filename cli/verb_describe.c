@@ -79,8 +79,8 @@ static int open_all(job *j)
     o.cache = cli_str(j->c, "cache", NULL);
     o.language = cli_str(j->c, "language", "en");
     o.model_name = cli_model_name(j->c);
-    o.chunk_size = (int)cli_int(j->c, "chunk-size", o.chunk_size);
-    o.flavor_intermediate_count = (int)cli_int(j->c, "flavor-intermediate-count", o.flavor_intermediate_count);
+    o.chunk_size = cli_small_int(j->c, "chunk-size", o.chunk_size);
+    o.flavor_intermediate_count = cli_small_int(j->c, "flavor-intermediate-count", o.flavor_intermediate_count);
     o.compat = cli_flag(j->c, "compat");
     o.progress = on_tables;
     o.progress_user = j;
@@ -117,6 +117,13 @@ static char *caption_of(job *j, const noema_picture *p, noema_error *err)
     const char *given = cli_str(j->c, "caption", NULL);
     if ((given && given[0]) || j->mode == NOEMA_DESCRIBE_NEGATIVE || !j->caption_session)
         return cli_dup(given ? given : "");
+    const noema_model_info *clip = noema_model_get_info(j->model), *own = noema_model_get_info(j->caption_model);
+    if (p->tensor && (clip->image_height != own->image_height || clip->image_width != own->image_width)) {
+        err->code = NOEMA_E_MISMATCH;
+        snprintf(err->message, sizeof err->message, "a tensor [3,%d,%d] is for %s, the caption model takes [3,%d,%d]: give the picture, or --caption",
+                 clip->image_height, clip->image_width, clip->name, own->image_height, own->image_width);
+        return NULL;
+    }
     noema_generate_options o;
     noema_generated g;
     noema_generate_options_default(&o);
@@ -157,7 +164,7 @@ static bool one(job *j, const cli_input *in, cli_buf *line, noema_error *err)
     if (rows && !open_row(j, in, &a, &p, err))
         return false;
     char *caption = caption_of(j, &p, err);
-    bool ok = caption && noema_describe(j->d, &p, caption, j->mode, (int)cli_int(j->c, "min-flavors", -1), (int)cli_int(j->c, "max-flavors", -1), &prompt,
+    bool ok = caption && noema_describe(j->d, &p, caption, j->mode, cli_small_int(j->c, "min-flavors", -1), cli_small_int(j->c, "max-flavors", -1), &prompt,
                                         &score, err) == NOEMA_OK;
     if (ok) {
         cli_puts(line, "{\"input\":");

@@ -37,7 +37,8 @@ NOEMA_API void noema_describer_options_default(noema_describer_options *o);
 NOEMA_API noema_status noema_describer_create(noema_describer **d, noema_session *s, const noema_describer_options *o, noema_error *err);
 NOEMA_API void noema_describer_free(noema_describer *d);
 
-/* The prompt (malloc'd, the caller frees) and its cosine with the picture. caption: not empty, unless the mode is negative.
+/* The prompt (malloc'd, the caller frees) and its cosine with the picture. caption: not NULL, unless the mode is negative; an empty one, which a
+ * caption model may have written, starts the chain of best mode with the best phrase, as upstream does.
  * min_flavors, max_flavors < 0: upstream's defaults (8, and 32; classic 3). Pictures are turned to RGB before the resize. */
 NOEMA_API noema_status noema_describe(noema_describer *d, const noema_picture *picture, const char *caption, noema_describe_mode mode, int min_flavors,
                                       int max_flavors, char **prompt, float *score, noema_error *err);

@@ -64,10 +64,10 @@ typedef struct noema_generate_options {
     size_t struct_size;
     const char *prompt;        /* captions: the text begins with it; questions: a template, "{}" is the question. NULL: the model's own */
     int beams;                 /* 0: the model's own; 1: greedy */
-    int sample;                /* 1: draw from the likeliest ids instead */
-    double temperature;        /* sampling; 0: 1 */
-    int top_k;                 /* sampling; 0: 50, as in transformers */
-    double top_p;              /* sampling; 0: 0.9 */
+    int sample;                /* 1: draw from the likeliest ids instead; 0: only where beams is 0 and a folder's generation_config.json says so */
+    double temperature;        /* sampling; 0: the model's own, else 1 */
+    int top_k;                 /* sampling; 0: the model's own, else 50, as in transformers */
+    double top_p;              /* sampling; 0: the model's own (a folder: 1 unless it says otherwise), else 0.9 */
     uint64_t seed;             /* sampling: same seed, same text */
     int max_length, min_length;/* ids of the decoder's row: start, prompt, new ones; < 0: the model's own */
     int max_new, min_new;      /* new ids alone; < 0: not given */

@@ -69,7 +69,8 @@ static nm_rules default_rules(const nm_blip2 *m)
 {
     const nm_blip2_cfg *c = &m->cfg;
     return (nm_rules){ .beams = c->beams, .max_length = c->max_length, .min_length = c->min_length, .max_new = c->max_new > 0 ? c->max_new : -1,
-                       .min_new = -1, .repetition_penalty = c->repetition_penalty, .length_penalty = c->length_penalty,
+                       .min_new = c->sampling.min_new > 0 ? c->sampling.min_new : -1, .sample = c->sampling.sample, .top_k = c->sampling.top_k,
+                   .top_p = c->sampling.top_p, .temperature = c->sampling.temperature, .repetition_penalty = c->repetition_penalty, .length_penalty = c->length_penalty,
                        .early_stopping = c->early_stopping, .release = c->beam_rule, .eos = c->eos };
 }
 
@@ -345,6 +346,8 @@ static noema_status qformer_caption(noema_session *s, nm_tensor pixels, const no
     int64_t length = 0;
     char *decoded = NULL; /* the prompt's part of the decoded text is taken off again */
     noema_status st = end_id(s, &rules, err);
+    if (rules.max_length > model_of(s)->cfg.qformer.max_positions) /* a default is no request */
+        rules.max_length = model_of(s)->cfg.qformer.max_positions;
     nm_rules_apply(&rules, o);
     if (st == NOEMA_OK)
         st = nm_first_ids(s, o->prompt, nm_blip2_dec_id(s->model->tokenizer), &prompt, &length, err);

@@ -259,9 +259,13 @@ static char *join_all(call *c, const char *const *text, size_t n)
     return s ? s : fail_memory(c);
 }
 
+/* Room for n labels, or for all there are. */
 static const char **label_array(call *c, size_t n)
 {
-    const char **p = nm_malloc_array(n + 1, sizeof *p);
+    size_t all = 0;
+    for (int t = 0; t < TABLES; t++)
+        all += c->d->table[t].n;
+    const char **p = nm_malloc_array((n < all ? n : all) + 1, sizeof *p);
     if (!p)
         (void)fail_memory(c);
     return p;
@@ -343,7 +347,7 @@ static void take_out(pool *p, size_t i)
 
 #define CHAIN_STEP 512 /* candidates per call of the text tower: bounds the memory of a step */
 
-/* The phrase that, appended to `front`, scores highest (lowest when reverse); *sim: its signed cosine. */
+/* The phrase that, appended to `front` (NULL: alone), scores highest (lowest when reverse); *sim: its signed cosine. */
 static size_t best_next(call *c, const pool *p, const char *front, bool reverse, float *sim)
 {
     size_t best = 0;
@@ -352,7 +356,7 @@ static size_t best_next(call *c, const pool *p, const char *front, bool reverse,
     *sim = -INFINITY;
     for (size_t at = 0; at < p->n && c->status == NOEMA_OK; at += CHAIN_STEP) {
         size_t n = p->n - at < CHAIN_STEP ? p->n - at : CHAIN_STEP, made = 0;
-        while (made < n && (texts[made] = join(c, front, front[0] ? ", " : "", p->text[at + made])))
+        while (made < n && (texts[made] = join(c, front ? front : "", front ? ", " : "", p->text[at + made])))
             made++;
         if (made == n && similarities(c, texts, n, scores))
             for (size_t i = 0; i < n; i++) {
@@ -368,19 +372,20 @@ static size_t best_next(call *c, const pool *p, const char *front, bool reverse,
     return best;
 }
 
-/* Appends phrases while that helps; takes the pool's order, returns the best prompt seen. start NULL: the best phrase alone. */
+/* Appends phrases while that helps; takes the pool's order, returns the best prompt seen. start NULL or "": the best phrase alone. */
 static char *chain(call *c, pool *p, const char *start, int min_count, int max_count, bool reverse)
 {
-    if (!drop_repeated(c, p) || (!start && p->n == 0))
+    bool empty = !start || !start[0];
+    if (!drop_repeated(c, p) || (empty && p->n == 0))
         return c->status == NOEMA_OK ? nm_strdup("") : NULL;
     float best_sim, cur_sim;
     char *cur, *best;
-    if (start) {
+    if (!empty) {
         best_sim = similarity(c, start);
         cur = nm_strdup(start);
     } else {
         float signed_sim;
-        size_t i = best_next(c, p, "", reverse, &signed_sim);
+        size_t i = best_next(c, p, NULL, reverse, &signed_sim);
         best_sim = reverse && c->d->o.compat ? -signed_sim : signed_sim; /* upstream forgets the sign here */
         cur = nm_strdup(p->text[i]);
         take_out(p, i);
@@ -486,7 +491,7 @@ noema_status noema_describe(noema_describer *d, const noema_picture *picture, co
 {
     *prompt = NULL;
     *score = NAN;
-    if (mode != NOEMA_DESCRIBE_NEGATIVE && (!caption || !caption[0]))
+    if (mode != NOEMA_DESCRIBE_NEGATIVE && !caption)
         return nm_fail(err, NOEMA_E_ARGUMENT, "this mode needs a caption to start from");
     float *v = nm_alloc(d->dim * sizeof *v);
     if (!v)

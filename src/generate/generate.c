@@ -246,10 +246,13 @@ static noema_status take(nm_search *s, nm_generation *out, noema_error *err)
 
 static noema_status check(const nm_decoder *d, int64_t items, const int64_t *offsets, const nm_rules *r, noema_error *err)
 {
-    if (items < 1 || r->beams < 1 || r->beams > MOST_BEAMS || d->vocab < 2 * r->beams || r->n_best < 1 || r->n_best > MOST_BEAMS)
+    if (items < 1 || r->beams < 1 || r->beams > MOST_BEAMS || r->n_best < 1 || r->n_best > MOST_BEAMS)
         return nm_fail(err, NOEMA_E_ARGUMENT, "generation: %d beams, %d best: expected 1 to %d", r->beams, r->n_best, MOST_BEAMS);
+    if (d->vocab < 2 * r->beams)
+        return nm_fail(err, NOEMA_E_ARGUMENT, "generation: %d beams need a vocabulary of twice as many words, got %lld", r->beams, (long long)d->vocab);
     if (!r->sample && r->n_best > r->beams)
-        return nm_fail(err, NOEMA_E_ARGUMENT, "generation: the %d best of %d beams", r->n_best, r->beams);
+        return nm_fail(err, NOEMA_E_ARGUMENT, "generation: the %d best texts of a search with %d beam%s: expected at least %d beams", r->n_best, r->beams,
+                       r->beams == 1 ? "" : "s", r->n_best);
     if (!(r->repetition_penalty > 0) || !isfinite(r->repetition_penalty) || !isfinite(r->length_penalty) || !(r->temperature > 0) || !(r->top_p > 0))
         return nm_fail(err, NOEMA_E_ARGUMENT, "generation: penalties %g and %g, temperature %g, top p %g", r->repetition_penalty, r->length_penalty,
                        r->temperature, r->top_p);

@@ -7,16 +7,10 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/utf8.h"
+#include "generate/tasks.h"
 #include "weights/weights.h"
 
 /* ---- lists ---- */
-
-/* Python's str.isspace for the characters that str.strip() removes. */
-static bool is_space(uint32_t c)
-{
-    return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
 
 /* Length of the maximal ill-formed part that begins at s (Unicode 15, section 3.9, "substitution of maximal subparts"). */
 static size_t ill_formed(const unsigned char *s, size_t n)
@@ -49,27 +43,6 @@ static bool repair(nm_buf *b, const char *s, size_t n)
     return nm_buf_append(b, "", 0);
 }
 
-static void strip(const char **s, size_t *n)
-{
-    uint32_t cp;
-    while (*n) {
-        int len = nm_utf8_decode(*s, *n, &cp);
-        if (!is_space(cp))
-            break;
-        *s += len;
-        *n -= (size_t)len;
-    }
-    while (*n) {
-        size_t k = 1;
-        while (k < *n && k < 4 && ((*s)[*n - k] & 0xC0) == 0x80)
-            k++;
-        nm_utf8_decode(*s + *n - k, k, &cp);
-        if (!is_space(cp))
-            break;
-        *n -= k;
-    }
-}
-
 bool nm_labels_add(nm_labels *l, const char *front, const char *text, size_t n, const char *back)
 {
     if (l->n == l->cap) {
@@ -95,7 +68,7 @@ bool nm_labels_add_lines(nm_labels *l, const char *front, const char *text, size
         ok = repair(&b, text + at, n);
         const char *s = b.data;
         size_t len = b.len;
-        strip(&s, &len);
+        nm_strip(&s, &len);
         ok = ok && nm_labels_add(l, front, s, len, back);
         at += n;
         if (at < size)

@@ -32,6 +32,8 @@ void nm_rules_apply(nm_rules *rules, const noema_generate_options *o);
 noema_status nm_session_decode(noema_session *s, const int32_t *ids, int64_t n, char **text, noema_error *err);
 /* Drops the first `cut` code points and outer white space, in place. */
 void nm_trim_text(char *text, size_t cut);
+/* Python's str.strip(): white space of every script and U+001C..U+001F, at both ends of s[0..n). */
+void nm_strip(const char **s, size_t *n);
 size_t nm_code_points(const char *text);
 /* Takes texts over: out->best, and a copy of the first as out->text. */
 noema_status nm_generated_set(noema_generated *out, noema_scored_text *best, size_t n, noema_error *err);

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "generate/tasks.h"
+#include "tokenizer/text.h"
 
 void noema_generate_options_default(noema_generate_options *o)
 {
@@ -26,12 +28,12 @@ void noema_generated_free(noema_generated *g, size_t n)
 
 void nm_rules_apply(nm_rules *r, const noema_generate_options *o)
 {
-    r->sample = o->sample != 0;
+    r->sample = o->sample || (r->sample && o->beams == 0);
     if (o->beams > 0)
         r->beams = o->beams;
-    r->temperature = o->temperature > 0 ? o->temperature : 1;
-    r->top_k = o->top_k > 0 ? o->top_k : 50;
-    r->top_p = o->top_p > 0 ? o->top_p : 0.9;
+    r->temperature = o->temperature > 0 ? o->temperature : r->temperature > 0 ? r->temperature : 1;
+    r->top_k = o->top_k > 0 ? o->top_k : r->top_k > 0 ? r->top_k : 50;
+    r->top_p = o->top_p > 0 ? o->top_p : r->top_p > 0 ? r->top_p : 0.9;
     r->seed = o->seed;
     r->seeds = o->seeds;
     if (o->max_length >= 0)
@@ -98,20 +100,35 @@ size_t nm_code_points(const char *text)
     return n;
 }
 
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+void nm_strip(const char **s, size_t *n)
+{
+    uint32_t cp;
+    while (*n) {
+        int len = nm_utf8_decode(*s, *n, &cp);
+        if (!nm_is_pyspace(cp))
+            break;
+        *s += len;
+        *n -= (size_t)len;
+    }
+    while (*n) {
+        size_t k = 1;
+        while (k < *n && k < 4 && ((*s)[*n - k] & 0xC0) == 0x80)
+            k++;
+        if (nm_utf8_decode(*s + *n - k, k, &cp) != (int)k || !nm_is_pyspace(cp))
+            break;
+        *n -= k;
+    }
+}
 
 void nm_trim_text(char *text, size_t cut)
 {
-    char *p = text;
+    const char *p = text;
     for (; *p && cut > 0; cut--) /* one code point: its first byte and the ones that continue it */
         do
             p++;
         while (((unsigned char)*p & 0xc0) == 0x80);
-    while (is_space(*p))
-        p++;
     size_t n = strlen(p);
-    while (n && is_space(p[n - 1]))
-        n--;
+    nm_strip(&p, &n);
     memmove(text, p, n);
     text[n] = 0;
 }

@@ -10,6 +10,7 @@
 #ifndef NM_BLIP_H
 #define NM_BLIP_H
 
+#include "models/blip_common.h"
 #include "models/med.h"
 #include "models/vit.h"
 
@@ -33,6 +34,7 @@ typedef struct nm_blip_cfg {
     int beams, max_length, min_length, max_new, beam_rule; /* max_new 0: none */
     double repetition_penalty, length_penalty;
     int early_stopping;
+    nm_blip_sampling sampling;
 } nm_blip_cfg;
 
 typedef struct nm_blip {

@@ -9,6 +9,7 @@
 #ifndef NM_BLIP2_H
 #define NM_BLIP2_H
 
+#include "models/blip_common.h"
 #include "models/opt.h"
 #include "models/qformer.h"
 #include "models/t5.h"
@@ -44,6 +45,7 @@ typedef struct nm_blip2_cfg {
     int beams, max_length, min_length, max_new, beam_rule; /* max_new 0: none */
     double repetition_penalty, length_penalty;
     int early_stopping;
+    nm_blip_sampling sampling;
 } nm_blip2_cfg;
 
 typedef struct nm_eva_bias_w { nm_weight q, v; } nm_eva_bias_w; /* [width] each */

@@ -234,6 +234,7 @@ static noema_status folder_generation(nm_blip2_cfg *c, const nm_source *s, noema
     c->repetition_penalty = g.repetition_penalty;
     c->length_penalty = g.length_penalty;
     c->early_stopping = g.early_stopping;
+    c->sampling = g.sampling;
     c->beam_rule = 500;
     double eos = nm_json_num(g.generation, "eos_token_id", nm_json_num(g.text, "eos_token_id", c->eos));
     c->eos = eos >= 0 && eos < 1 << 24 ? (int)eos : c->eos;

@@ -81,5 +81,11 @@ noema_status nm_blip_folder_generation(nm_blip_generation *g, const nm_source *s
     g->repetition_penalty = rule(g, "repetition_penalty", 1);
     g->length_penalty = rule(g, "length_penalty", 1);
     g->early_stopping = nm_json_bool(g->generation, "early_stopping", false);
+    double k = rule(g, "top_k", 50), p = rule(g, "top_p", 1), t = rule(g, "temperature", 1), least_new = rule(g, "min_new_tokens", 0);
+    g->sampling.sample = nm_json_bool(g->generation, "do_sample", false);
+    g->sampling.top_k = k >= 1 && k <= 1 << 20 ? (int)k : 1 << 20; /* 0 takes all */
+    g->sampling.top_p = p > 0 && p <= 1 ? p : 1;
+    g->sampling.temperature = t > 0 && t < 1e6 ? t : 1;
+    g->sampling.min_new = least_new >= 1 && least_new <= 1 << 20 ? (int)least_new : 0;
     return NOEMA_OK;
 }

@@ -17,6 +17,9 @@ noema_status nm_blip_image_size(nm_vit_cfg *c, const nm_source *s, noema_error *
 /* The authors' preprocessing, or a folder's. */
 noema_status nm_blip_preprocessing(nm_model *b, bool official, const nm_source *s, noema_error *err);
 
+/* How texts are drawn, and the least number of new ids; zeros: not said. */
+typedef struct nm_blip_sampling { bool sample; int top_k, min_new; double temperature, top_p; } nm_blip_sampling;
+
 /* What a folder says about generation: generation_config.json or, in older folders, config.json or its text_config. */
 typedef struct nm_blip_generation {
     json_t *generation;          /* of generation_config.json, or NULL; freed by the caller */
@@ -24,6 +27,7 @@ typedef struct nm_blip_generation {
     int beams, max_length, max_new, min_length; /* max_new 0: not given */
     double repetition_penalty, length_penalty;
     bool early_stopping;
+    nm_blip_sampling sampling;
 } nm_blip_generation;
 noema_status nm_blip_folder_generation(nm_blip_generation *g, const nm_source *s, noema_error *err);
 

@@ -127,6 +127,7 @@ static noema_status folder_generation(nm_blip_cfg *c, const nm_source *s, noema_
     c->repetition_penalty = g.repetition_penalty;
     c->length_penalty = g.length_penalty;
     c->early_stopping = g.early_stopping;
+    c->sampling = g.sampling;
     c->beam_rule = 500;
     c->eos = (int)nm_json_num(g.text, "sep_token_id", 102);
     c->pad = (int)nm_json_num(g.text, "pad_token_id", 0);

@@ -164,7 +164,7 @@ static noema_status open_located(noema_model *x, const nm_located *l, const noem
         free(x->tokenizer_path);
         x->tokenizer_path = nm_strdup(x->m->tok_path);
     }
-    if (!x->tokenizer_path && x->m->has_text)
+    if (!x->tokenizer_path && x->m->has_text && !x->m->tok_of_part) /* a word list beside the checkpoint is not a language model's */
         x->tokenizer_path = nm_locate_tokenizer(l->dir, &x->m->tok);
     return x->dir ? NOEMA_OK : nm_fail(err, NOEMA_E_MEMORY, "out of memory");
 }
@@ -218,7 +218,8 @@ const nm_tokenizer *nm_model_tokenizer(noema_model *x, noema_error *err)
     pthread_mutex_lock(&x->lock);
     if (!x->tokenizer && x->tokenizer_error.code == NOEMA_OK) {
         if (!x->tokenizer_path)
-            nm_fail(&x->tokenizer_error, NOEMA_E_MISSING, "%s: no tokenizer beside the checkpoint: give one with --tokenizer (%s)", x->name,
+            nm_fail(&x->tokenizer_error, NOEMA_E_MISSING, "%s: no tokenizer %s: give one with --tokenizer (%s)", x->name,
+                    x->m->tok_of_part ? "in the folder of the language model" : "beside the checkpoint",
                     x->m->tok.kind == NOEMA_TOKENIZER_OPENAI || x->m->tok.kind == NOEMA_TOKENIZER_OPEN_CLIP ? "bpe_simple_vocab_16e6.txt.gz"
                                                                                                            : "a folder or tokenizer.json");
         else

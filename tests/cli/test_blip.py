@@ -2,8 +2,9 @@
 """match, embed, caption and ask with BLIP against the references' results on the tiny models."""
 import json
 import math
+import shutil
 
-from harness import OWN, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy
+from harness import OWN, SHARED, TMP, check, close, contains, equal, exits, finish, golden, read_npy, read_safetensors, run, skip, write_npy, write_safetensors
 
 IMAGES = [golden("blip", "images", f"image{i}.png") for i in range(4)]
 VOCAB = SHARED / "blip" / "tiny_vocab.txt"
@@ -163,6 +164,8 @@ def answers():
     (TMP / "gaps.txt").write_text("\n\n".join(rank["answer_list"]) + "\n\n\n")
     full = run("ask", *m, "--question", j["questions"][0], "--answers", TMP / "answers.txt", IMAGES[0])
     equal(run("ask", *m, "--question", j["questions"][0], "--answers", TMP / "gaps.txt", IMAGES[0]).out, full.out, "empty lines are no answers")
+    (TMP / "windows.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(rank["answer_list"]).encode() + b"\r\n")
+    equal(run("ask", *m, "--question", j["questions"][0], "--answers", TMP / "windows.txt", IMAGES[0]).out, full.out, "a list as Windows writes it")
     (TMP / "empty.txt").write_text("\n\n")
     exits(run("ask", *m, "--question", "a", "--answers", TMP / "empty.txt", IMAGES[0]), 3, "a list of empty lines")
     (TMP / "tiny.ppm").write_bytes(b"P6\n1 1\n255\n\x80\x40\x20")
@@ -208,6 +211,58 @@ def folders():
         equal(row["answer"], r["answers"][0], r["question"])
 
 
+def generation_file():
+    """What generation_config.json says is what the options would say, and the options win."""
+    plain, own = ["-m", SHARED / "blip" / "hf_caption", "--dtype", "f32"], TMP / "folder"
+    shutil.copytree(SHARED / "blip" / "hf_caption", own)
+
+    def says(rules, options, *more):
+        (own / "generation_config.json").write_text(json.dumps(rules))
+        equal([(x["caption"], x["score"]) for x in run("caption", "-m", own, "--dtype", "f32", *more, *IMAGES).rows()],
+              [(x["caption"], x["score"]) for x in run("caption", *plain, *options, *IMAGES).rows()], str(rules))
+
+    says({"num_beams": 3, "max_length": 14, "min_length": 5, "length_penalty": 2.0, "early_stopping": True, "repetition_penalty": 1.3},
+         ["--beams", "3", "--max-length", "14", "--min-length", "5", "--length-penalty", "2", "--early-stopping", "--repetition-penalty", "1.3"])
+    says({"min_new_tokens": 9, "max_new_tokens": 12}, ["--min-new", "9", "--max-new", "12"])
+    says({"do_sample": True, "top_k": 1}, ["--greedy"])
+    says({"do_sample": True, "top_k": 7, "top_p": 0.8, "temperature": 1.7}, ["--sample", "--top-k", "7", "--top-p", "0.8", "--temperature", "1.7", "--seed", "3"],
+         "--seed", "3")
+    says({"do_sample": True, "num_beams": 3}, ["--beams", "2"], "--beams", "2")
+    says({"top_p": 0.4}, ["--sample", "--top-p", "0.4"], "--sample")
+    says({}, ["--sample", "--top-p", "1"], "--sample")
+
+
+def few_positions():
+    """A default length beyond the position table is cut to it; one that was asked for is refused."""
+    short = TMP / "short"
+    shutil.copytree(SHARED / "blip" / "hf_caption", short)
+    tensors = read_safetensors(short / "model.safetensors")
+    name = "text_decoder.bert.embeddings.position_embeddings.weight"
+    kind, (_, width), values = tensors[name]
+    write_safetensors(short / "model.safetensors", dict(tensors, **{name: (kind, [12, width], values[:12 * width])}))
+    m = ["-m", short, "--dtype", "f32"]
+    r = run("caption", *m, *IMAGES)
+    exits(r, 0, "the default of 20")
+    equal(r.out, run("caption", *m, "--max-length", "12", *IMAGES).out, "is 12 where there are no more positions")
+    exits(run("caption", *m, "--max-length", "13", *IMAGES), 3, "13 were asked for")
+
+
+def numbers():
+    """Borders of the options: what has no meaning is a usage error, nothing is silently replaced by a default."""
+    m = ["-m", SHARED / "blip" / "hf_caption", "--dtype", "f32"]
+    for option in (["--temperature", "0"], ["--repetition-penalty", "0"], ["--top-p", "1.5"], ["--top-p", "-1"], ["--n-best", "0"], ["--beams", "0"]):
+        exits(run("caption", *m, *option, IMAGES[0]), 1, " ".join(option))
+    exits(run("ask", "-m", SHARED / "blip" / "hf_vqa", "--question", "a", "--candidates", "0", IMAGES[0]), 1, "no candidates")
+    r = run("caption", *m, "--n-best", "3", IMAGES[0])
+    exits(r, 3, "three texts of a folder that searches greedily")
+    contains(r.err, "expected at least 3 beams", "what to do")
+    greedy = [x["caption"] for x in run("caption", *m, "--greedy", *IMAGES).rows()]
+    equal([x["caption"] for x in run("caption", *m, "--sample", "--top-p", "0", *IMAGES).rows()], greedy, "top-p 0 is the likeliest id")
+    wide = ["--sample", "--temperature", "4", "--top-p", "1"]
+    check(run("caption", *m, *wide, "--top-k", "0", *IMAGES).out == run("caption", *m, *wide, "--top-k", "403", *IMAGES).out != run("caption", *m, *wide, *IMAGES).out,
+          "top-k 0 takes all")
+
+
 without_vocabulary()
 if VOCAB.exists():
     matching()
@@ -215,6 +270,9 @@ if VOCAB.exists():
     captions()
     answers()
     folders()
+    generation_file()
+    few_positions()
+    numbers()
 else:
     skip("shared/golden/blip: everything with texts")
 finish()

@@ -359,7 +359,11 @@ def parts():
         shutil.copy(golden("blip2", "lavis", "opt", name), bare / name)
     r = run("caption", *[bare if x == golden("blip2", "lavis", "opt") else x for x in stage2("opt")], IMAGES[0])
     exits(r, 3, "a language model without its tokenizer")
-    contains(r.err, "tokenizer", "named")
+    contains(r.err, "in the folder of the language model", "named")
+    (alone / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog"]) + "\n")
+    r = run("caption", "-m", alone / "blip2_pretrained_opt.pth", "--vision", golden("blip2", "lavis", "eva_vit_g.pth"), "--language-model", bare, "--config",
+            stage2("opt")[5], IMAGES[0])
+    exits(r, 3, "the Q-Former's word list beside the checkpoint is not the language model's tokenizer")
     r = run("models", "info", *stage1())
     exits(r, 0, "models info")
     contains(r.out, "blip2", "family")

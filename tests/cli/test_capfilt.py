@@ -216,6 +216,20 @@ def blip2():
     equal([f32(lines[i]["texts"][0]["score"]) for i in (0, 3)], [f32(x) for x in want], "BLIP-2: probabilities as `match`")
 
 
+def folder():
+    """A folder samples as BLIP's authors do too, not with its own top-p of 1."""
+    captioner = SHARED / "blip" / "hf_caption"
+    if not captioner.exists():
+        return skip("blip/hf_caption")
+    m = ["-m", captioner, "--dtype", "f32"]
+    exits(run("data", "caption", *m, "--temperature", "3", "--seed", "2", "--out", TMP / "cap-folder", TMP / "pairs.jsonl"), 2, "a folder")
+    got = [x[1] for x in samples(TMP / "cap-folder") if x[0] == "synthetic"]
+    for p, same in (("0.9", True), ("1", False)):
+        want = [run("caption", *m, "--sample", "--top-p", p, "--temperature", "3", "--min-length", "5", "--max-length", "20", "--seed", str(2 + i), TMP / f"p{i}.png")
+                .rows()[0]["caption"] for i in (0, 1, 3, 4)]
+        equal(got == want, same, f"top-p {p}")
+
+
 def main():
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = ["[PAD]", *[f"[unused{i}]" for i in range(99)], "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *[f"##{c}" for c in letters]]
@@ -228,6 +242,7 @@ def main():
     cosines(m)
     interrupted(m)
     blip2()
+    folder()
 
 
 main()

@@ -89,6 +89,8 @@ def inputs():
     for extra in (["--batch", "1"], ["--batch", "2"], ["--threads", "1"], ["--threads", "3", "--batch", "3"]):
         r = run("embed", *M, *extra, "-r", folder)
         equal([row["embedding"] for row in r.rows()], [row["embedding"] for row in alone], f"{extra}: the same numbers")
+    r = run("embed", *M, "-", stdin=f"{files[2]}\r\n\r\n{files[1]}\r\n".encode())
+    equal([row["input"] for row in r.rows()], [str(files[2]), str(files[1])], "a list with \\r\\n and an empty line")
     r = run("embed", *M, "--", "-", stdin=str(files[0]).encode())
     exits(r, 0, "after --, - is still the list; a line needs no line feed")
     # tensors: all rows, one row, a wrong shape, a wrong type

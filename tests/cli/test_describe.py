@@ -4,6 +4,7 @@ The CLIP vocabulary is not ours to copy: without ../shared this test says so and
 import json
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -26,11 +27,69 @@ def check(ok, what):
         sys.exit(1)
 
 
+def exe(*args):
+    r = subprocess.run([NOEMA, *map(str, args)], capture_output=True, text=True)
+    check(r.returncode == 0, f"{args}: exit {r.returncode}: {r.stderr[-400:]}")
+    return r.stdout
+
+
 def describe(*args, code=0):
     r = subprocess.run([NOEMA, "describe", "-m", str(G / "model"), "--tokenizer", str(TOK), "--dtype", "f32", "--quiet", *map(str, args)],
                        capture_output=True, text=True)
     check(r.returncode == code, f"{args}: exit {r.returncode}: {r.stderr[-400:]}")
     return r
+
+
+def captioner():
+    """A caption model that writes nothing, and tensors that are CLIP's alone."""
+    if not (SHARED / "blip/hf_caption").exists():
+        return
+    silent = tmp / "silent"
+    shutil.copytree(SHARED / "blip/hf_caption", silent)
+    data = bytearray((silent / "model.safetensors").read_bytes())
+    n = int.from_bytes(data[:8], "little")
+    at = json.loads(data[8:8 + n])["text_decoder.cls.predictions.bias"]["data_offsets"][0] + 8 + n
+    data[at + 4 * 102:at + 4 * 103] = struct.pack("<f", 1e4)  # [SEP] at once
+    (silent / "model.safetensors").write_bytes(data)
+    lists, image = ["--lists", G / "data", "--cache", tmp / "cache", "--caption-model", silent], G / golden["images"][0]["image"]
+    got = {mode: json.loads(describe(*lists, "--mode", mode, image).stdout) for mode in ("best", "fast", "classic")}
+    check(got["fast"]["prompt"].startswith(", ") and got["classic"]["prompt"].startswith(", "), "upstream goes on from an empty caption")
+    check(got["best"]["score"] >= max(got["fast"]["score"], got["classic"]["score"]) and not got["best"]["prompt"].startswith(", "), "best begins with a phrase")
+    exe("inspect", "pixels", "-m", G / "model", image, "--out", tmp / "p.npy")
+    r = describe("--mode", "fast", "--caption-model", SHARED / "blip/hf_caption", tmp / "p.npy", code=3)
+    check("[3,48,48]" in r.stderr, "a tensor of CLIP's size is not read as the caption model's")
+    describe("--mode", "fast", "--caption", "a dog", tmp / "p.npy")
+
+
+def blank_start():
+    """The chain retold over embeddings, with a blank phrase among those it may begin with."""
+    lists, words = tmp / "blank", ["", "mossy workshop", "film grain", "braided glacier", "velvet orchard"]
+    shutil.copytree(G / "data", lists)
+    (lists / "flavors.txt").write_text("\n".join(words) + "\n")
+    (lists / "negative.txt").write_text("soft focus\n")
+    rows = [json.loads(x) for x in exe("embed", "-m", G / "model", "--dtype", "f32", *[G / f"images/{n}.png" for n in ("img0_rgb", "img3_big")]).splitlines()]
+    known = {}
+
+    def cosine(image, text):
+        if text not in known:
+            known[text] = json.loads(exe("embed", "-m", G / "model", "--tokenizer", TOK, "--dtype", "f32", "--text", text))["embedding"]
+        return sum(a * b for a, b in zip(image, known[text]))
+
+    begun = 0
+    for row in rows:
+        pool, v = words + ["soft focus"], row["embedding"]
+        word = cur = min(pool, key=lambda w: cosine(v, w))
+        begun += cur == ""
+        best, best_sim = cur, -cosine(v, cur)
+        for _ in range(2):
+            pool.remove(word)
+            word = min(pool, key=lambda w: cosine(v, f"{cur}, {w}"))
+            cur = f"{cur}, {word}"
+            if -cosine(v, cur) > best_sim:
+                best, best_sim = cur, -cosine(v, cur)
+        got = json.loads(describe("--lists", lists, "--mode", "negative", "--max-flavors", 2, row["input"]).stdout)
+        check(got["prompt"] == best, f"negative: want {best!r}, got {got['prompt']!r}")
+    check(begun > 0, "no picture begins with the blank phrase")
 
 
 golden = json.loads((G / "interrogate.json").read_text())
@@ -79,10 +138,14 @@ with tempfile.TemporaryDirectory() as tmp:
     check((tmp / "other.csv").read_text() == "a,b\n", "another CSV is left as it is")
     got = json.loads(describe(*base, "--analyze", G / im["image"]).stdout)
     check(set(got["analysis"]) == {"mediums", "artists", "movements", "trendings", "flavors"} and len(got["analysis"]["flavors"]) == 5, "analysis")
+    many = [describe(*base, "--max-flavors", n, "--flavor-intermediate-count", n, G / im["image"]).stdout for n in (1000, 2 ** 32, 2 ** 31 - 1)]
+    check(many[0] == many[1] == many[2], "more phrases than there are")
     # noema's own lists
     check(json.loads(describe("--mode", "classic", "--caption", "a thing", G / im["image"]).stdout)["prompt"].startswith("a thing"), "own lists")
     ko = json.loads(describe("--mode", "classic", "--language", "ko", "--caption", "사진", G / im["image"]).stdout)["prompt"]
     check(ko.startswith("사진") and any(w in ko for w in (" 작품", " 화풍")), f"Korean lists: {ko}")
     describe("--mode", "best", G / im["image"], code=1)
     check("artists.txt" in describe("--lists", tmp / "none", "--caption", "x", G / im["image"], code=3).stderr, "a missing list is named")
+    captioner()
+    blank_start()
 print(f"{checks} checks passed")

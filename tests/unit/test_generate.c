@@ -5,12 +5,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "generate/generate.h"
+#include "generate/tasks.h"
 
 enum { VOCAB = 16, EOS = 3, ROWS = 256, LENGTH = 12 };
 
@@ -300,12 +302,30 @@ static void test_sampling_set(void **state)
     assert_true(fabsf(p[0] / p[1] - 16 / 9.0f) < 1e-5f); /* temperature 0.5 squares the odds */
 }
 
+/* A byte-level vocabulary has pieces for every control character: what the references strip with str.strip() goes, what they keep stays. */
+static void test_outer_space(void **state)
+{
+    (void)state;
+    static const struct { const char *text; size_t cut; const char *want; } cases[] = {
+        { " a dog\x1d", 0, "a dog" },        { "\x1c\x1f a\x1e" "b \x85", 0, "a\x1e" "b \x85" }, /* a lone byte 0x85 is no U+0085 */
+        { "\xC2\xA0\xE3\x80\x80 개 \xC2\x85", 0, "개" }, { "\xE2\x80\x8B a", 0, "\xE2\x80\x8B a" }, /* U+200B is no white space */
+        { "a picture of  a cat\t\n", 13, "a cat" }, { "ab", 5, "" }, { " \x1d ", 0, "" }, { "", 0, "" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char t[64];
+        snprintf(t, sizeof t, "%s", cases[i].text);
+        nm_trim_text(t, cases[i].cut);
+        assert_string_equal(t, cases[i].want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_beams_find_the_best),  cmocka_unit_test(test_greedy_takes_the_likeliest), cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_items_are_alone),      cmocka_unit_test(test_bad_rules_and_failing_steps), cmocka_unit_test(test_penalty),
         cmocka_unit_test(test_sampling_set),         cmocka_unit_test(test_releases_stop_differently),
+        cmocka_unit_test(test_outer_space),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
