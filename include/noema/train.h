@@ -180,6 +180,7 @@ typedef struct noema_probe_options {
     const char *train_data;   /* as in training; every row needs a label */
     const char *val_data;     /* or NULL; labels that are names are matched by name */
     const char *img_key;      /* column of CSV and TSV: "filepath" */
+    const char *label_key;    /* the same of the class: "label" */
     const char *out;          /* .safetensors with head.weight [classes, dim] and head.bias [classes], or NULL */
     const char *predictions;  /* .npy, probabilities f32 [n, classes] of val_data, else of the training rows; NaN for unreadable ones; or NULL */
     double C;                 /* 0: swept over 1e-6 .. 1e6 on a fifth of the training rows of each class (arXiv 2103.00020, A.3), then
@@ -191,7 +192,7 @@ typedef struct noema_probe_options {
     void *message_user;
     void (*failed)(void *user, const char *what, const noema_error *why); /* each row that cannot be used */
     void *failed_user;
-    void *reserved[16];
+    void *reserved[15];
 } noema_probe_options;
 
 enum { NOEMA_PROBE_SEEDS = 64 };

@@ -207,7 +207,7 @@ static noema_status opened(void *self, noema_model *model, nm_dataset *rows, noe
     f->began = now();
     noema_status s = nm_labelled_of(&f->train, rows, NULL, model, err);
     if (s == NOEMA_OK && o->val_data)
-        s = nm_labelled_open(&f->val, o->val_data, o->img_key, &f->train, model, err);
+        s = nm_labelled_open(&f->val, o->val_data, &(nm_dataset_options){ .img_key = o->img_key, .label_key = o->label_key }, &f->train, model, err);
     if (s == NOEMA_OK)
         s = name_classes(f, err);
     if (s == NOEMA_OK)

@@ -330,15 +330,19 @@ static noema_status validate(run *r)
 static noema_status save_what_is_due(run *r, bool stop)
 {
     int64_t step = r->t->step, done = step / r->steps_per_epoch;
-    if (step % r->steps_per_epoch == 0) {
+    bool epoch = step % r->steps_per_epoch == 0, inside = stop || (r->o.save_steps > 0 && step % r->o.save_steps == 0);
+    noema_status s = epoch || inside ? nm_trainer_check(r->t, r->err) : NOEMA_OK;
+    if (s != NOEMA_OK)
+        return s;
+    if (epoch) {
         noema_status measured = validate(r);
         bool numbered = done % r->o.save_frequency == 0 || step == r->t->o.schedule.total || measured != NOEMA_OK;
         if (numbered || r->o.save_most_recent) { /* also where the measuring failed and ends the run: the epoch is not lost */
-            noema_status s = save_epoch(r, numbered);
+            s = save_epoch(r, numbered);
             return s == NOEMA_OK ? measured : s;
         }
     }
-    return stop || (r->o.save_steps > 0 && step % r->o.save_steps == 0) ? save_step(r) : NOEMA_OK;
+    return inside ? save_step(r) : NOEMA_OK;
 }
 
 /* ---- resuming ---- */
@@ -357,6 +361,8 @@ static noema_status resume(run *r)
     noema_status s = nm_trainer_load(r->t, file, &epoch, &step, r->err);
     if (s == NOEMA_OK && step < 0)
         r->t->step = epoch * r->steps_per_epoch;
+    if (s == NOEMA_OK && r->t->updates < 0)
+        r->t->updates = r->t->step;
     if (s == NOEMA_OK && r->t->step > total)
         s = nm_fail(r->err, NOEMA_E_MISMATCH, "%s: it is %lld steps on; this run has %lld (%lld epochs of %lld steps)", file, (long long)r->t->step,
                     (long long)total, (long long)r->o.epochs, (long long)r->steps_per_epoch);

@@ -227,6 +227,11 @@ def korean(tmp):
     check(report["before"]["head"] == "linear probe" and report["before"]["accuracy"] == 1, f"before: {report['before']}")
     check("빨강" in (tmp / "k/run/report.txt").read_text(), "report.txt")
     check(abs(report["after"]["interval"][0] - 4 / (4 + 1.959963984540054 ** 2)) < 1e-12 and report["after"]["interval"][1] == 1, "Wilson's interval")
+    for path, part in (("train.csv", rows[:8]), ("val.csv", rows[8:][::-1])):
+        (tmp / path).write_text("그림,반\n" + "".join(f'{x["filepath"]},{x["label"]}\n' for x in part), encoding="utf-8-sig")
+    columns = ["--csv-img-key", "그림", "--csv-label-key", "반", "--before", "none", "--val-data", tmp / "val.csv"]
+    c = finetune(tmp / "columns", *args, *columns, data=tmp / "train.csv")
+    check(c["accuracy"] == 1 and log(tmp / "columns") == log(tmp / "k"), f"other columns of training and validation data: {c}")
     # what was trained is used: by the run's folder, or by any head
     for model in (["-m", tmp / "k/run"], [*MODEL, "--head", tmp / "k/run/head.safetensors", "-m", tmp / "k/run"]):
         rows = [json.loads(x) for x in ran("classify", *model, "--dtype", "f32", "--quiet", tmp / "9.png", tmp / "10.png").out.splitlines()]
