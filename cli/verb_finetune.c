@@ -6,7 +6,8 @@
 #include "train.h"
 
 static const cli_option options[] = {
-    { "val-data", 0, CLI_STRING, "FILE", "rows that the report and --predictions are about (the training rows)" },
+    { "val-data", 0, CLI_STRING, "FILE", "rows measured after epochs, that the report and --predictions are about (the training rows)" },
+    { "val-frequency", 0, CLI_INT, "N", "epochs per measuring (1; 0: at the end alone, for the report)" },
     { "head", 0, CLI_STRING, "FILE", "start of the head: head.weight, head.bias (.safetensors; zeros)" },
     { "head-from-text", 0, CLI_FLAG, NULL, "start of the head: the class names' vectors, so that it answers as zero-shot classification" },
     { "labels", 'l', CLI_STRING, "\"a,b\"|FILE", "names of the classes by number (those of the data)" },
@@ -64,6 +65,7 @@ static void read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
     *o = d;
     (void)cli_train_read(c, &o->train, v, NULL);
     o->train.val_data = cli_str(c, "val-data", NULL);
+    o->train.val_frequency = cli_int(c, "val-frequency", d.train.val_frequency);
     o->train.epochs = cli_int(c, "epochs", d.train.epochs);
     o->train.warmup = cli_int(c, "warmup", d.train.warmup);
     o->train.lr = cli_num(c, "lr", d.train.lr);

@@ -31,6 +31,7 @@ typedef struct noema_train_validation {
     int averaged;                   /* the averaged weights (ema_decay) were measured */
     double loss;                    /* mean over the rows: contrastive in batches of batch_size (pairs), cross-entropy over the classes */
     int64_t classes;                /* 0: the rows are pairs, and the ranks below hold; else top1 and top5 */
+    int head;                       /* classes by a trained head (noema_finetune), not by their texts */
     noema_train_ranks image_to_text, text_to_image;
     double top1, top5;              /* shares */
 } noema_train_validation;
@@ -45,7 +46,7 @@ typedef struct noema_train_options {
     const char *tokenizer;
     const char *preprocess;
     const char *train_data;     /* docs/data.md: Parquet, .jsonl, .csv, .tsv, .safetensors; several joined by "::", {00..09} and * stand for several */
-    const char *val_data;       /* rows that are measured after epochs (noema_train), at the end (noema_finetune); or NULL */
+    const char *val_data;       /* rows that are measured after epochs, and in noema_finetune's report; or NULL */
     int64_t val_frequency;      /* 1: after every n-th epoch, and the last; 0: never */
     int64_t val_num_samples;    /* 0: all; the first n rows of val_data */
     const char *logs;           /* "logs" */

@@ -43,6 +43,7 @@ typedef struct run {
     bool agreed;    /* a failure that all ranks know of */
     char *folder, *checkpoints, *log_path, *skipped_path;
     FILE *log;
+    bool row_open; /* a step's object in the log, which waits for what is measured after it */
     int64_t steps_per_epoch;
     double peak; /* operations per second, with a progress function */
     noema_error *err;
@@ -305,21 +306,38 @@ static noema_status save_step(run *r)
     return s;
 }
 
-/* Before the checkpoint: a run that goes on from there has the line already, one that goes on before it gets it again. */
+/* Whether the model is measured after this many steps. */
+static bool measures_after(const run *r, int64_t steps)
+{
+    bool able = r->validation || (r->job && r->job->measure && r->o.val_data), epoch = steps % r->steps_per_epoch == 0;
+    return able && epoch && r->o.val_frequency > 0 && (steps / r->steps_per_epoch % r->o.val_frequency == 0 || steps == r->t->o.schedule.total);
+}
+
+/* Ends the last step's object, with what was measured (or NULL). A run that is killed before this does the step again. */
+static noema_status end_row(run *r, const char *val)
+{
+    if (!r->row_open)
+        return NOEMA_OK;
+    r->row_open = false;
+    if (val)
+        fprintf(r->log, ",\"val\":%s", val);
+    fprintf(r->log, "}\n");
+    return fflush(r->log) ? nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path) : NOEMA_OK;
+}
+
+/* Before the checkpoint: a run that goes on from there has the figures already, one that goes on before it gets them again. */
 static noema_status validate(run *r)
 {
-    int64_t done = r->t->step / r->steps_per_epoch;
-    noema_train_validation x;
-    if (!r->validation || r->o.val_frequency < 1 || (done % r->o.val_frequency && r->t->step < r->t->o.schedule.total))
-        return NOEMA_OK;
-    noema_status s = nm_validation_run(r->validation, r->t, &x, r->err);
-    if (s != NOEMA_OK)
-        return s;
+    noema_train_validation x = { 0 };
     nm_buf b = { 0 };
-    x.epoch = done;
-    if (nm_validation_json(&x, &b))
-        fprintf(r->log, "{\"step\":%lld,\"epoch\":%lld,\"val\":%s}\n", (long long)r->t->step - 1, (long long)done - 1, b.data);
-    s = b.failed ? nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: validation") : fflush(r->log) ? nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path) : NOEMA_OK;
+    if (!measures_after(r, r->t->step))
+        return NOEMA_OK;
+    noema_status s = r->validation ? nm_validation_run(r->validation, r->t, &x, r->err) : r->job->measure(r->job->self, r->t, &x, r->err);
+    x.epoch = r->t->step / r->steps_per_epoch;
+    if (s == NOEMA_OK && !nm_validation_json(&x, &b))
+        s = nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: validation");
+    noema_status ended = end_row(r, s == NOEMA_OK ? b.data : NULL);
+    s = s == NOEMA_OK ? ended : s;
     nm_buf_free(&b);
     if (s == NOEMA_OK && r->o.validated)
         r->o.validated(r->o.validated_user, &x);
@@ -356,6 +374,10 @@ static noema_status resume(run *r)
     int64_t epoch = 0, step = -1, total = r->t->o.schedule.total;
     if (!file)
         return NOEMA_OK;
+    if (r->ranks.rank == 0) {
+        nm_savepoints_sweep(r->folder);
+        nm_savepoints_sweep(r->checkpoints);
+    }
     if (strcmp(file, "latest") == 0 && !(file = latest = nm_savepoints_latest(r->checkpoints, r->steps_per_epoch)))
         return cut_log(r, 0); /* nothing was saved yet: from the start */
     noema_status s = nm_trainer_load(r->t, file, &epoch, &step, r->err);
@@ -389,10 +411,8 @@ static noema_status log_step(run *r, int64_t step, const nm_step_result *x)
             (long long)(step / r->steps_per_epoch), x->lr, x->loss, x->grad_norm, x->logit_scale);
     if (r->t->o.task->row_loss) /* open_clip's names, weights included */
         fprintf(r->log, ",\"contrastive_loss\":%.9g,\"caption_loss\":%.9g", x->loss - x->row_loss, x->row_loss);
-    fprintf(r->log, "}\n");
-    if (fflush(r->log) != 0)
-        return nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path);
-    return NOEMA_OK;
+    r->row_open = true;
+    return measures_after(r, step + 1) ? NOEMA_OK : end_row(r, NULL);
 }
 
 static int report(run *r, int64_t step, const nm_step_result *x, double seconds, double waited)
@@ -533,6 +553,7 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
         s = loop(&r);
     if (s == NOEMA_OK && job && job->finished && r.ranks.rank == 0)
         s = job->finished(job->self, r.t, r.folder, err);
+    (void)end_row(&r, NULL); /* of a run that has failed already */
     if (r.log && fclose(r.log) != 0 && s == NOEMA_OK)
         s = nm_fail(err, NOEMA_E_IO, "%s: cannot write", r.log_path);
     nm_ranks_close(&r.ranks, s == NOEMA_OK || r.agreed);

@@ -141,6 +141,18 @@ def overflow():
     equal(list((TMP / "inf/checkpoints").iterdir()), [], "no file holds such weights")
 
 
-for part in (one_group_of_all, fewer_updates, sgd_without_momentum, overflow):
+def leftovers():
+    """What kill -9 in the middle of a write leaves takes no room for longer than that."""
+    train("left", epochs=2)
+    junk = [TMP / "left" / n for n in ("checkpoints/epoch_2.pt.tmp.4711", "checkpoints/epoch_3.pt.tmp.12", "open_clip_model.safetensors.tmp.12")]
+    mine = TMP / "left/notes.tmp.txt"
+    for p in (*junk, mine):
+        p.write_bytes(b"half")
+    train("left", "--resume", "latest", epochs=3)
+    check(mine.exists() and not any(p.exists() for p in junk), "left over files")
+    equal(sorted(p.name for p in (TMP / "left/checkpoints").iterdir()), ["epoch_1.pt", "epoch_2.pt", "epoch_3.pt"], "epoch files")
+
+
+for part in (leftovers, one_group_of_all, fewer_updates, sgd_without_momentum, overflow):
     part()
 finish()

@@ -28,7 +28,8 @@ def log_there(name):
 
 def split(name):
     rows = log(name)
-    return [r for r in rows if "val" not in r], [r for r in rows if "val" in r]
+    equal([r["step"] for r in rows], list(range(len(rows))), f"{name}: one object per step")
+    return [{k: v for k, v in r.items() if k != "val"} for r in rows], [r for r in rows if "val" in r]
 
 
 def same_figures(got, want, tolerance, what):
@@ -41,7 +42,7 @@ def pairs():
     for k, want in enumerate(WANT[:2]):  # the weights do not move: all rows, the last batch smaller; the first rows alone
         r = ran(*PAIRS, "--val-data", DATA, "--lr", 0, "--epochs", 2, "--batch-size", want["batch_size"], "--val-num-samples", want["num_samples"], "--name", f"p{k}")
         steps, val = split(f"p{k}")
-        equal([(v["step"], v["epoch"], v["val"]["epoch"]) for v in val], [(1, 0, 1), (3, 1, 2)], "a line after each epoch")
+        equal([(v["step"], v["epoch"], v["val"]["epoch"]) for v in val], [(1, 0, 1), (3, 1, 2)], "figures after each epoch")
         for v in val:
             same_figures(v["val"], want, 2e-6, f"pairs {k}")
         contains(r.err, f"validation after epoch 2: {want['num_samples']} pairs", "the progress output")
