@@ -58,12 +58,13 @@ static void print(const cli *c, const char *folder, const noema_finetune_result 
 }
 
 /* Options whose defaults are not those of train. */
-static void read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
+static bool read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
 {
     noema_finetune_options d;
     noema_finetune_options_default(&d);
     *o = d;
-    (void)cli_train_read(c, &o->train, v, NULL);
+    if (!cli_train_read(c, &o->train, v, NULL))
+        return false;
     o->train.val_data = cli_str(c, "val-data", NULL);
     o->train.val_frequency = cli_int(c, "val-frequency", d.train.val_frequency);
     o->train.epochs = cli_int(c, "epochs", d.train.epochs);
@@ -80,6 +81,7 @@ static void read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
     o->wise_ft = cli_num(c, "wise-ft", -1);
     o->before = cli_str(c, "before", NULL);
     o->predictions = cli_str(c, "predictions", NULL);
+    return true;
 }
 
 /* One run; 0 or the exit code. */
@@ -135,7 +137,8 @@ static int finetune(cli *c, const cli_names *labels, const cli_names *templates)
     noema_finetune_result r;
     cli_train_view v;
     int64_t seeds = cli_int(c, "seeds", 1);
-    read_options(c, &o, &v);
+    if (!read_options(c, &o, &v))
+        return CLI_USAGE;
     o.labels = labels->item;
     o.n_labels = labels->n;
     o.templates = templates->item;

@@ -111,6 +111,8 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     t->opt.beta2 = o->beta2 >= 0 ? o->beta2 : transformer ? 0.98 : 0.999;
     t->opt.eps = o->eps >= 0 ? o->eps : transformer ? 1e-6 : 1e-8;
     t->opt.momentum = o->momentum;
+    if (!(o->momentum >= 0 && t->opt.beta1 < 1 && t->opt.beta2 < 1 && o->ema_decay >= 0 && o->ema_decay < 1 && o->grad_clip_norm >= 0))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "expected beta1, beta2 and the average's decay below 1, and nothing of them, of momentum and of the norm to clip at below 0");
     if (strcmp(o->precision, "fp32") != 0 && strcmp(o->precision, "amp_bf16") != 0)
         return nm_fail(err, NOEMA_E_ARGUMENT, "--precision %s: expected fp32 or amp_bf16", o->precision);
     t->compute = strcmp(o->precision, "fp32") == 0 ? NM_F32 : NM_BF16;
@@ -449,6 +451,11 @@ static noema_status loop(run *r)
         if (s == NOEMA_OK)
             s = nm_trainer_step(r->t, &b, &x, r->err);
         r->agreed = r->agreed || s == NOEMA_E_FORMAT; /* NaN: loss and gradients are those of all ranks */
+        if (s == NOEMA_E_ARGUMENT) { /* a token that the model does not have */
+            noema_error why = *r->err;
+            nm_err_clear(r->err);
+            s = nm_fail(r->err, NOEMA_E_FORMAT, "%s: step %lld: %s", r->o.train_data, (long long)step, why.message);
+        }
         if (s == NOEMA_OK)
             s = log_step(r, step, &x);
         bool stop = s == NOEMA_OK && report(r, step, &x, now() - start, waited) != 0;
@@ -536,6 +543,8 @@ static noema_status prepare(run *r)
 
 noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, nm_job *job, noema_error *err)
 {
+    noema_error local = NOEMA_ERROR_INIT;
+    err = err ? err : &local;
     run r = { .o = *o, .ctx = ctx, .job = job, .err = err };
     noema_status s = nm_ranks_open(&r.ranks, err);
     if (s != NOEMA_OK)
