@@ -112,7 +112,7 @@ static int many_runs(cli *c, noema_finetune_options *o, cli_train_view *v, int64
     for (int64_t i = 0; i < n; i++)
         square += (accuracy[i] - mean) * (accuracy[i] - mean);
     o->train.name = name;
-    if (code == CLI_OK) {
+    if (code == CLI_OK && noema_train_rank() == 0) {
         cli_buf b = { 0 };
         char *folder = cli_text("%s/%s", o->train.logs, name);
         cli_puts(&b, "{\"run\":");
@@ -158,7 +158,7 @@ static int finetune(cli *c, const cli_names *labels, const cli_names *templates)
     if (seeds > 1)
         return many_runs(c, &o, &v, seeds);
     int code = one_run(c, &o, &v, &r);
-    if (code != CLI_OK)
+    if (code != CLI_OK || noema_train_rank() > 0)
         return code;
     char *folder = cli_text("%s/%s", o.train.logs, o.train.name);
     print(c, folder, &r);
