@@ -335,6 +335,11 @@ static noema_status validate(run *r)
     if (!measures_after(r, r->t->step))
         return NOEMA_OK;
     noema_status s = r->validation ? nm_validation_run(r->validation, r->t, &x, r->err) : r->job->measure(r->job->self, r->t, &x, r->err);
+    if (s != NOEMA_OK) {
+        char place[64];
+        snprintf(place, sizeof place, "measuring after step %lld", (long long)r->t->step - 1);
+        (void)nm_fail_prefix(r->err, place);
+    }
     x.epoch = r->t->step / r->steps_per_epoch;
     if (s == NOEMA_OK && !nm_validation_json(&x, &b))
         s = nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: validation");

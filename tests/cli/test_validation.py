@@ -182,6 +182,12 @@ def unusable(rows):
     write_safetensors(TMP / "bare.safetensors", {"image": ("F32", [2, 3, 24, 24], [0.0] * (2 * 3 * 24 * 24))})
     r = run(*map(str, PAIRS), *map(str, SHORT), "--val-data", TMP / "bare.safetensors", "--name", "bare")
     check(r.code in (1, 3), f"rows without text: {r.code}")
+    # weights out of all bounds: the log stays JSON, and the next step ends the run
+    r = run(*map(str, PAIRS), *map(str, SHORT), "--val-data", DATA, "--batch-size", "48", "--lr", "1e30", "--name", "bounds")
+    exits(r, 3, "a learning rate of 1e30")
+    contains(r.err, "step 1", "the step that shows it")
+    strict = [json.loads(x, parse_constant=lambda c: check(False, f"{c} is no JSON")) for x in (TMP / "bounds/log.jsonl").read_text().splitlines()]
+    equal([(x["step"], x["val"]["clip_val_loss"]) for x in strict], [(0, None)], "no loss")
     exits(run(*map(str, PAIRS), *map(str, SHORT), "--val-data", DATA, "--val-frequency", "-1", "--name", "negative"), 1, "a negative frequency")
 
 
