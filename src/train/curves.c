@@ -28,7 +28,7 @@ static bool read_series(const char *text, size_t size, series *s, size_t cap)
         long long step;
         if (!end || sscanf(text + at, "{\"step\":%lld", &step) != 1)
             break;
-        char *rest;
+        char *rest = NULL;
         double y = (hit = strstr(text + at, s->key)) && hit < end ? strtod(hit + strlen(s->key), &rest) : NAN;
         if (isfinite(y) && rest > hit + strlen(s->key)) /* null: not finite */
             s->p[s->n++] = (point){ (double)step, y };

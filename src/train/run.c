@@ -456,10 +456,10 @@ static noema_status loop(run *r)
         if (s == NOEMA_OK)
             s = nm_trainer_step(r->t, &b, &x, r->err);
         r->agreed = r->agreed || s == NOEMA_E_FORMAT; /* NaN: loss and gradients are those of all ranks */
-        if (s == NOEMA_E_ARGUMENT) { /* a token that the model does not have */
-            noema_error why = *r->err;
-            nm_err_clear(r->err);
-            s = nm_fail(r->err, NOEMA_E_FORMAT, "%s: step %lld: %s", r->o.train_data, (long long)step, why.message);
+        if (s == NOEMA_E_MISMATCH) { /* a token that the model does not have */
+            char place[320];
+            snprintf(place, sizeof place, "%.280s: step %lld", r->o.train_data, (long long)step);
+            (void)nm_fail_prefix(r->err, place);
         }
         if (s == NOEMA_OK)
             s = log_step(r, step, &x);
