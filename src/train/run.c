@@ -484,7 +484,7 @@ static noema_status prepare(run *r)
     nm_dataset_options rows = nm_rows_options(&r->o);
     s = resolve_recipe(&r->o, r->err);
     if (s == NOEMA_OK)
-        s = train_options(&r->o, true, &to, r->err);
+        s = train_options(&r->o, m->patches > 0, &to, r->err);
     to.patch_dropout = r->o.force_patch_dropout >= 0 ? r->o.force_patch_dropout : m->patch_dropout;
     if (s == NOEMA_OK)
         s = nm_dataset_open(&r->rows, r->o.train_data, &rows, r->err);

@@ -29,8 +29,9 @@ def check(ok, what):
         sys.exit(1)
 
 
-def train(logs, *extra, code=0):
-    r = subprocess.run([NOEMA, "train", *COMMON, "--logs", str(logs), *extra], capture_output=True, text=True)
+def train(logs, *extra, code=0, drop=()):
+    common = [x for i, x in enumerate(COMMON) if x not in drop and (i == 0 or COMMON[i - 1] not in drop)]
+    r = subprocess.run([NOEMA, "train", *common, "--logs", str(logs), *extra], capture_output=True, text=True)
     check(r.returncode == code, f"{extra}: exit {r.returncode}, expected {code}: {r.stderr[-600:]}")
     return r
 
@@ -81,6 +82,9 @@ def trajectories(tmp):
     train(tmp / "a")
     compare(log(tmp / "a"), 2e-4, what="fp32")
     weights_near(tmp / "a/run/open_clip_model.safetensors", "fp32")
+    train(tmp / "defaults", "--epochs", "1", drop=("--beta1", "--beta2", "--eps"))
+    config = json.loads((tmp / "defaults/run/config.json").read_text())
+    check([config[k] for k in ("beta1", "beta2", "eps")] == [0.9, 0.98, 1e-6], f"open_clip's defaults for transformers: {config}")
     check((tmp / "a/run/curves.svg").read_text().startswith("<svg"), "curves.svg")
     train(tmp / "b", "--precision", "amp_bf16")
     compare(log(tmp / "b"), 0.06, what="bf16")
