@@ -6,7 +6,8 @@
 #include "train.h"
 
 static const cli_option options[] = {
-    { "val-data", 0, CLI_STRING, "FILE", "rows that the report and --predictions are about (the training rows)" },
+    { "val-data", 0, CLI_STRING, "FILE", "rows measured after epochs, that the report and --predictions are about (the training rows)" },
+    { "val-frequency", 0, CLI_INT, "N", "epochs per measuring (1; 0: at the end alone, for the report)" },
     { "head", 0, CLI_STRING, "FILE", "start of the head: head.weight, head.bias (.safetensors; zeros)" },
     { "head-from-text", 0, CLI_FLAG, NULL, "start of the head: the class names' vectors, so that it answers as zero-shot classification" },
     { "labels", 'l', CLI_STRING, "\"a,b\"|FILE", "names of the classes by number (those of the data)" },
@@ -57,13 +58,15 @@ static void print(const cli *c, const char *folder, const noema_finetune_result 
 }
 
 /* Options whose defaults are not those of train. */
-static void read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
+static bool read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
 {
     noema_finetune_options d;
     noema_finetune_options_default(&d);
     *o = d;
-    (void)cli_train_read(c, &o->train, v, NULL);
+    if (!cli_train_read(c, &o->train, v, NULL))
+        return false;
     o->train.val_data = cli_str(c, "val-data", NULL);
+    o->train.val_frequency = cli_int(c, "val-frequency", d.train.val_frequency);
     o->train.epochs = cli_int(c, "epochs", d.train.epochs);
     o->train.warmup = cli_int(c, "warmup", d.train.warmup);
     o->train.lr = cli_num(c, "lr", d.train.lr);
@@ -78,6 +81,7 @@ static void read_options(cli *c, noema_finetune_options *o, cli_train_view *v)
     o->wise_ft = cli_num(c, "wise-ft", -1);
     o->before = cli_str(c, "before", NULL);
     o->predictions = cli_str(c, "predictions", NULL);
+    return true;
 }
 
 /* One run; 0 or the exit code. */
@@ -108,7 +112,7 @@ static int many_runs(cli *c, noema_finetune_options *o, cli_train_view *v, int64
     for (int64_t i = 0; i < n; i++)
         square += (accuracy[i] - mean) * (accuracy[i] - mean);
     o->train.name = name;
-    if (code == CLI_OK) {
+    if (code == CLI_OK && noema_train_rank() == 0) {
         cli_buf b = { 0 };
         char *folder = cli_text("%s/%s", o->train.logs, name);
         cli_puts(&b, "{\"run\":");
@@ -133,7 +137,8 @@ static int finetune(cli *c, const cli_names *labels, const cli_names *templates)
     noema_finetune_result r;
     cli_train_view v;
     int64_t seeds = cli_int(c, "seeds", 1);
-    read_options(c, &o, &v);
+    if (!read_options(c, &o, &v))
+        return CLI_USAGE;
     o.labels = labels->item;
     o.n_labels = labels->n;
     o.templates = templates->item;
@@ -153,7 +158,7 @@ static int finetune(cli *c, const cli_names *labels, const cli_names *templates)
     if (seeds > 1)
         return many_runs(c, &o, &v, seeds);
     int code = one_run(c, &o, &v, &r);
-    if (code != CLI_OK)
+    if (code != CLI_OK || noema_train_rank() > 0)
         return code;
     char *folder = cli_text("%s/%s", o.train.logs, o.train.name);
     print(c, folder, &r);

@@ -14,6 +14,7 @@ static const cli_option options[] = {
     { "shots", 0, CLI_INT, "K", "fit K training rows of each class, drawn by --seed (all)" },
     { "seeds", 0, CLI_INT, "N", "draw the shots N times; accuracies are means (1)" },
     { "csv-img-key", 0, CLI_STRING, "COLUMN", "(filepath)" },
+    { "csv-label-key", 0, CLI_STRING, "COLUMN", "(label)" },
     { NULL, 0, CLI_FLAG, NULL, NULL }
 };
 
@@ -75,6 +76,7 @@ static int run(cli *c)
     o.train_data = cli_str(c, "train-data", NULL);
     o.val_data = cli_str(c, "val-data", NULL);
     o.img_key = cli_str(c, "csv-img-key", NULL);
+    o.label_key = cli_str(c, "csv-label-key", NULL);
     o.out = cli_str(c, "out", NULL);
     o.predictions = cli_str(c, "predictions", NULL);
     o.C = cli_num(c, "C", 0);

@@ -87,6 +87,16 @@ static void on_failed(void *user, const char *what, const noema_error *why)
         cli_warn(v->c, "skipped: %s", strstr(why->message, what) ? why->message : what);
 }
 
+/* Below 0 means in noema_train_options what nobody asked for; here it was. */
+static bool no_negatives(cli *c)
+{
+    static const char *const names[] = { "beta1", "beta2", "eps", "force-patch-dropout" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (cli_str(c, names[i], NULL) && cli_num(c, names[i], 0) < 0)
+            return cli_usage(c, "--%s %s: expected a number from 0 on", names[i], cli_str(c, names[i], NULL)), false;
+    return true;
+}
+
 bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const char *recipe)
 {
     noema_error err = NOEMA_ERROR_INIT;
@@ -94,6 +104,8 @@ bool cli_train_read(cli *c, noema_train_options *o, cli_train_view *v, const cha
     noema_train_options_default(o);
     if (recipe && noema_train_recipe(o, recipe, &err) != NOEMA_OK)
         return cli_usage(c, "%s", err.message), false;
+    if (!no_negatives(c))
+        return false;
     o->model = cli_str(c, "model", NULL);
     o->config = cli_str(c, "config", NULL);
     o->init = cli_str(c, "init", NULL);

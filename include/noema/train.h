@@ -31,6 +31,7 @@ typedef struct noema_train_validation {
     int averaged;                   /* the averaged weights (ema_decay) were measured */
     double loss;                    /* mean over the rows: contrastive in batches of batch_size (pairs), cross-entropy over the classes */
     int64_t classes;                /* 0: the rows are pairs, and the ranks below hold; else top1 and top5 */
+    int head;                       /* classes by a trained head (noema_finetune), not by their texts */
     noema_train_ranks image_to_text, text_to_image;
     double top1, top5;              /* shares */
 } noema_train_validation;
@@ -45,7 +46,7 @@ typedef struct noema_train_options {
     const char *tokenizer;
     const char *preprocess;
     const char *train_data;     /* docs/data.md: Parquet, .jsonl, .csv, .tsv, .safetensors; several joined by "::", {00..09} and * stand for several */
-    const char *val_data;       /* rows that are measured after epochs (noema_train), at the end (noema_finetune); or NULL */
+    const char *val_data;       /* rows that are measured after epochs, and in noema_finetune's report; or NULL */
     int64_t val_frequency;      /* 1: after every n-th epoch, and the last; 0: never */
     int64_t val_num_samples;    /* 0: all; the first n rows of val_data */
     const char *logs;           /* "logs" */
@@ -180,6 +181,7 @@ typedef struct noema_probe_options {
     const char *train_data;   /* as in training; every row needs a label */
     const char *val_data;     /* or NULL; labels that are names are matched by name */
     const char *img_key;      /* column of CSV and TSV: "filepath" */
+    const char *label_key;    /* the same of the class: "label" */
     const char *out;          /* .safetensors with head.weight [classes, dim] and head.bias [classes], or NULL */
     const char *predictions;  /* .npy, probabilities f32 [n, classes] of val_data, else of the training rows; NaN for unreadable ones; or NULL */
     double C;                 /* 0: swept over 1e-6 .. 1e6 on a fifth of the training rows of each class (arXiv 2103.00020, A.3), then
@@ -191,7 +193,7 @@ typedef struct noema_probe_options {
     void *message_user;
     void (*failed)(void *user, const char *what, const noema_error *why); /* each row that cannot be used */
     void *failed_user;
-    void *reserved[16];
+    void *reserved[15];
 } noema_probe_options;
 
 enum { NOEMA_PROBE_SEEDS = 64 };

@@ -50,6 +50,9 @@ static noema_status add_row(table *t, const row_text *x, noema_error *err)
     return NOEMA_OK;
 }
 
+/* Bytes of the mark that some editors put before UTF-8. */
+static size_t byte_order_mark(const char *text, size_t size) { return size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; }
+
 /* ---- JSON lines ---- */
 
 static const char *const json_paths[] = { "filepath", "image", "image_path", "file_name", "path", NULL };
@@ -151,7 +154,7 @@ static noema_status read_jsonl(table *t, const char *text, size_t size, noema_er
 {
     int64_t number = 0;
     noema_status s = NOEMA_OK;
-    for (size_t at = 0; at < size && s == NOEMA_OK;) {
+    for (size_t at = byte_order_mark(text, size); at < size && s == NOEMA_OK;) {
         const char *end = memchr(text + at, '\n', size - at);
         size_t n = end ? (size_t)(end - text) - at : size - at, trimmed = n;
         number++;
@@ -214,8 +217,7 @@ static noema_status read_csv(table *t, const char *text, size_t size, noema_erro
 {
     nm_csv c = { .p = text, .end = text + size, .sep = nm_has_suffix(t->part.path, ".tsv") ? '\t' : ',', .line = 1 };
     int at[COLUMNS];
-    if (size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
-        c.p += 3;
+    c.p += byte_order_mark(text, size);
     if (c.sep == ',' && memchr(text, '\t', strcspn(text, "\n")))
         c.sep = '\t'; /* open_clip's default separator, whatever the file is called */
     noema_status s = csv_header(t, &c, at, err);

@@ -26,7 +26,7 @@ static bool add_row(nm_run *r, float *dst, const nm_weight *w, int64_t row, bool
 {
     int64_t width = w->shape.dim[w->shape.ndim - 1], rows = nm_shape_numel(w->shape) / width;
     if (row < 0 || row >= rows) {
-        nm_run_fail(r, NOEMA_E_ARGUMENT, "token or position %lld is outside a table of %lld rows", (long long)row, (long long)rows);
+        nm_run_fail(r, NOEMA_E_MISMATCH, "token or position %lld is outside a table of %lld rows", (long long)row, (long long)rows);
         return false;
     }
     const nm_tensor *t = &w->part[0];

@@ -101,7 +101,7 @@ static json_t *moments_tree(const nm_trainer *t, writer *w, const nm_train_param
     json_t *s = json_object();
     if (t->o.opt.kind != NM_OPT_SGD) {
         float *step = &w->steps[w->n_steps++];
-        *step = (float)t->step;
+        *step = (float)t->updates;
         json_object_set_new(s, "step", put_tensor(w, NM_SCALAR, step));
     }
     json_object_set_new(s, t->o.opt.kind == NM_OPT_SGD ? "momentum_buffer" : "exp_avg", put_piece(w, p, q, p->m));
@@ -226,7 +226,7 @@ static void order_params(const nm_trainer *t, bool positions_second, size_t *ord
     }
 }
 
-/* The file's index of each parameter by one rule; false when group sizes or shapes do not fit. */
+/* The file's index of each parameter by one rule (NULL: one group, group_decays[0], holds all); false when group sizes or shapes do not fit. */
 static bool number_by(const reader *r, const json_t *groups, bool (*decays)(const nm_train_param *), const size_t *order, bool group_decays[2], size_t *index)
 {
     nm_trainer *t = r->t;
@@ -236,18 +236,20 @@ static bool number_by(const reader *r, const json_t *groups, bool (*decays)(cons
     for (size_t g = 0; g < n_groups; g++) {
         const json_t *group = json_array_get(groups, g);
         bool want = nm_json_num(group, "weight_decay", 0) > 0;
-        size_t count = 0;
+        size_t count = 0, size = json_array_size(nm_json_get(group, "params"));
         /* a run without weight decay has two groups of weight_decay 0: then the first is the one without */
         if (n_groups == 2 && !want)
             want = g == 1 && nm_json_num(json_array_get(groups, 0), "weight_decay", 0) == 0;
         group_decays[g] = want;
-        for (size_t o = 0, i; o < t->n_params; o++)
-            if (i = order[o], !t->params[i].frozen && decays(&t->params[i]) == want) {
+        if (!decays && size)
+            group_decays[0] = want;
+        for (size_t o = 0, i; o < t->n_params && (decays || size); o++)
+            if (i = order[o], !t->params[i].frozen && (!decays || decays(&t->params[i]) == want)) {
                 index[i] = at;
                 at += (size_t)t->params[i].n_parts;
                 count += (size_t)t->params[i].n_parts;
             }
-        if (count != json_array_size(nm_json_get(group, "params")))
+        if (count != size)
             return false;
     }
     for (size_t i = 0; i < t->n_params; i++)
@@ -277,7 +279,8 @@ static noema_status piece_moments(const reader *r, const nm_train_param *p, int 
             continue;
         snprintf(name, sizeof name, "optimizer.state.%zu.%s", index, fields[k]);
         const nm_wview *v = nm_weights_find(r->f, name);
-        noema_status s = apply ? NOEMA_OK : check(r, p, &q, name, v);
+        bool none = !v && sgd && r->t->o.opt.momentum == 0; /* torch's SGD keeps nothing then */
+        noema_status s = apply || none ? NOEMA_OK : check(r, p, &q, name, v);
         if (s != NOEMA_OK)
             return s;
         if (apply)
@@ -293,6 +296,19 @@ static noema_status load_moments(const reader *r, const size_t *index, bool appl
         for (int k = 0; k < r->t->params[i].n_parts && !r->t->params[i].frozen && s == NOEMA_OK; k++)
             s = piece_moments(r, &r->t->params[i], k, index[i] + (size_t)k, apply);
     return s;
+}
+
+/* How often the file's optimizer has updated its first parameter; -1 where it does not say. */
+static int64_t updates_of(const reader *r)
+{
+    const nm_wview *v = nm_weights_find(r->f, "optimizer.state.0.step");
+    const json_t *state = nm_json_get(nm_json_get(nm_weights_meta(r->f), "optimizer"), "state"); /* a number before PyTorch 1.12 */
+    float n = -1;
+    if (v && nm_wview_numel(v) == 1)
+        nm_wview_copy_f32(v, &n);
+    else
+        n = (float)nm_json_num(nm_json_get(state, "0"), "step", -1);
+    return n >= 1 && n < 16777216 ? (int64_t)n : -1; /* beyond, f32 no longer counts */
 }
 
 static noema_status check_all(const reader *r, const char *part)
@@ -350,17 +366,17 @@ static noema_status load_from(reader *r, int64_t *epoch, int64_t *step)
     *epoch = nm_json_int(meta, "epoch", 0);
     *step = nm_json_int(meta, "global_step", -1);
     size_t *index = calloc(t->n_params, 2 * sizeof *index), *order = index + t->n_params;
-    bool by_group[2], old = false, fits = false;
+    bool (*const rules[])(const nm_train_param *) = { new_rule_decays, old_rule_decays, NULL }, (*rule)(const nm_train_param *) = NULL;
+    bool by_group[2] = { 0 }, fits = false;
     if (!index)
         return nm_fail(r->err, NOEMA_E_MEMORY, "%s: out of memory", r->path);
-    for (int rule = 0; groups && rule < 4 && !fits; rule++) {
-        order_params(t, rule & 1, order);
-        fits = number_by(r, groups, rule < 2 ? new_rule_decays : old_rule_decays, order, by_group, index);
-        old = fits && rule >= 2;
+    for (int k = 0; groups && k < 6 && !fits; k++) {
+        order_params(t, k & 1, order);
+        fits = number_by(r, groups, rule = rules[k / 2], order, by_group, index);
     }
     if (!fits)
         s = nm_fail(r->err, groups ? NOEMA_E_MISMATCH : NOEMA_E_MISSING,
-                    "%s: the optimizer state %s this model; expected open_clip's groups [no decay, decay] of its %zu parameters", r->path,
+                    "%s: the optimizer state %s this model; expected open_clip's groups [no decay, decay], or one group, of its %zu parameters", r->path,
                     groups ? "does not fit" : "is missing for", t->n_params);
     bool fresh = *step == 0 || (groups && json_object_size(nm_json_get(nm_json_get(meta, "optimizer"), "state")) == 0 && *step <= 0 && *epoch == 0);
     if (s == NOEMA_OK && !fresh)
@@ -369,10 +385,11 @@ static noema_status load_from(reader *r, int64_t *epoch, int64_t *step)
         apply_weights(r);
         if (!fresh)
             (void)load_moments(r, index, true);
-        for (size_t i = 0; old && i < t->n_params; i++)
-            t->params[i].decayed = old_rule_decays(&t->params[i]);
+        for (size_t i = 0; rule != new_rule_decays && i < t->n_params; i++)
+            t->params[i].decayed = rule ? rule(&t->params[i]) : by_group[0];
         if (*step >= 0)
             t->step = *step;
+        t->updates = fresh ? 0 : updates_of(r);
     }
     free(index);
     return s;

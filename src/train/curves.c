@@ -28,8 +28,10 @@ static bool read_series(const char *text, size_t size, series *s, size_t cap)
         long long step;
         if (!end || sscanf(text + at, "{\"step\":%lld", &step) != 1)
             break;
-        if ((hit = strstr(text + at, s->key)) && hit < end)
-            s->p[s->n++] = (point){ (double)step, strtod(hit + strlen(s->key), NULL) };
+        char *rest = NULL;
+        double y = (hit = strstr(text + at, s->key)) && hit < end ? strtod(hit + strlen(s->key), &rest) : NAN;
+        if (isfinite(y) && rest > hit + strlen(s->key)) /* null: not finite */
+            s->p[s->n++] = (point){ (double)step, y };
         at = (size_t)(end - text) + 1;
     }
     return true;
@@ -93,9 +95,9 @@ static void draw(nm_buf *b, const panel *p, size_t steps, int top)
 static noema_status write_picture(const char *svg, const char *text, size_t size, size_t lines, const char *folder, noema_error *err)
 {
     panel all[PANELS] = {
-        { "loss", { { NULL, ",\"loss\":", "#1f77b4", NULL, 0 }, { "validation", "_loss\":", "#ff7f0e", NULL, 0 } } },
+        { "loss", { { NULL, ",\"loss\":", "#1f77b4", NULL, 0 }, { "validation", "val_loss\":", "#ff7f0e", NULL, 0 } } },
         { "validation", { { "image to text R@1", "\"image_to_text_R@1\":", "#1f77b4", NULL, 0 }, { "text to image R@1", "\"text_to_image_R@1\":", "#ff7f0e", NULL, 0 },
-                          { "top-1", "\"zeroshot-val-top1\":", "#9467bd", NULL, 0 } } },
+                          { "top-1", "val-top1\":", "#9467bd", NULL, 0 } } },
         { "learning rate", { { NULL, "\"lr\":", "#2ca02c", NULL, 0 } } },
         { "gradient norm", { { NULL, "\"grad_norm\":", "#d62728", NULL, 0 } } },
     };

@@ -76,11 +76,11 @@ static noema_status check_model(nm_labelled *l, const noema_model *model, noema_
                       : nm_fail(err, NOEMA_E_UNSUPPORTED, "%s: expected a model with image features before the projection (CLIP, SigLIP, CoCa)", model->name);
 }
 
-noema_status nm_labelled_open(nm_labelled *l, const char *path, const char *img_key, const nm_labelled *train, const noema_model *model, noema_error *err)
+noema_status nm_labelled_open(nm_labelled *l, const char *path, const nm_dataset_options *o, const nm_labelled *train, const noema_model *model, noema_error *err)
 {
     noema_status s = check_model(l, model, err);
     if (s == NOEMA_OK)
-        s = nm_dataset_open(&l->rows, path, &(nm_dataset_options){ .img_key = img_key }, err);
+        s = nm_dataset_open(&l->rows, path, o, err);
     return s == NOEMA_OK ? check_rows(l, train, model, err) : s;
 }
 

@@ -16,7 +16,7 @@ typedef struct nm_labelled {
 
 /* Opens a data file whose every row has a label; dim: of the model's features. train NULL: the file decides on the classes (2 or more);
  * else its labels are matched with the training file's, names by name. Pictures that are tensors must have the model's size. */
-noema_status nm_labelled_open(nm_labelled *l, const char *path, const char *img_key, const nm_labelled *train, const noema_model *model, noema_error *err);
+noema_status nm_labelled_open(nm_labelled *l, const char *path, const nm_dataset_options *o, const nm_labelled *train, const noema_model *model, noema_error *err);
 /* The same of an open data set, which stays its owner's. */
 noema_status nm_labelled_of(nm_labelled *l, nm_dataset *rows, const nm_labelled *train, const noema_model *model, noema_error *err);
 void nm_labelled_free(nm_labelled *l);

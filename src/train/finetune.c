@@ -25,6 +25,9 @@ typedef struct finetune {
     int64_t *pick, n_pick;
     nm_job job;
     nm_report report;
+    nm_score last;        /* of val_data after last_step steps */
+    int64_t last_step;
+    noema_error unreadable; /* the first row of val_data that is */
     double began;
     noema_finetune_result *result;
 } finetune;
@@ -207,7 +210,7 @@ static noema_status opened(void *self, noema_model *model, nm_dataset *rows, noe
     f->began = now();
     noema_status s = nm_labelled_of(&f->train, rows, NULL, model, err);
     if (s == NOEMA_OK && o->val_data)
-        s = nm_labelled_open(&f->val, o->val_data, o->img_key, &f->train, model, err);
+        s = nm_labelled_open(&f->val, o->val_data, &(nm_dataset_options){ .img_key = o->img_key, .label_key = o->label_key }, &f->train, model, err);
     if (s == NOEMA_OK)
         s = name_classes(f, err);
     if (s == NOEMA_OK)
@@ -256,13 +259,60 @@ static noema_status save(void *self, const char *folder, noema_error *err) { ret
 
 static const nm_labelled *measured(const finetune *f) { return f->val.rows ? &f->val : &f->train; }
 
-static noema_status score(finetune *f, noema_model *model, const nm_head *h, nm_score *sc, noema_error *err)
+static noema_status score_with(finetune *f, noema_model *model, const nm_head *h, nm_score *sc, nm_failed_fn *failed, void *user, noema_error *err)
 {
     noema_session *session = NULL;
     noema_status s = noema_session_create(&session, model, err);
     if (s == NOEMA_OK)
-        s = nm_score_rows(sc, session, measured(f), h, f->o->train.failed, f->o->train.failed_user, err);
+        s = nm_score_rows(sc, session, measured(f), h, failed, user, err);
     noema_session_free(session);
+    return s;
+}
+
+static noema_status score(finetune *f, noema_model *model, const nm_head *h, nm_score *sc, noema_error *err)
+{
+    return score_with(f, model, h, sc, f->o->train.failed, f->o->train.failed_user, err);
+}
+
+static void note_unreadable(void *user, const char *what, const noema_error *why)
+{
+    noema_error *first = user;
+    (void)what;
+    if (first->code == NOEMA_OK)
+        (void)nm_fail(first, why->code, "%s", why->message);
+}
+
+/* Share of the rows whose class is among the five likeliest. */
+static double top5(const nm_score *sc, const int64_t *label)
+{
+    int64_t hits = 0;
+    for (int64_t i = 0; i < sc->n; i++) {
+        const float *p = sc->probs + i * sc->classes;
+        int64_t above = 0;
+        for (int64_t k = 0; k < sc->classes && sc->answer[i] >= 0; k++)
+            above += p[k] > p[label[i]] || (p[k] == p[label[i]] && k < label[i]);
+        hits += sc->answer[i] >= 0 && above < 5;
+    }
+    return sc->rows ? (double)hits / (double)sc->rows : 0;
+}
+
+/* After an epoch; the averaged weights where the run keeps an average, as in training on pairs. */
+static noema_status measure(void *self, nm_trainer *t, noema_train_validation *out, noema_error *err)
+{
+    finetune *f = self;
+    nm_score_free(&f->last);
+    nm_err_clear(&f->unreadable);
+    nm_trainer_swap_averages(t);
+    noema_status s = score_with(f, f->model, &f->head, &f->last, note_unreadable, &f->unreadable, err);
+    nm_trainer_swap_averages(t);
+    f->last_step = t->step;
+    const nm_score *sc = &f->last;
+    if (s == NOEMA_OK && !sc->rows)
+        s = nm_fail(err, NOEMA_E_FORMAT, "%s: none of %lld rows can be used; the first: %s", nm_dataset_source(f->val.rows), (long long)sc->n, f->unreadable.message);
+    if (s == NOEMA_OK)
+        *out = (noema_train_validation){ .rows = sc->rows, .skipped = sc->unreadable, .first_skipped = sc->unreadable ? &f->unreadable : NULL,
+                                         .averaged = t->o.ema_decay > 0, .loss = sc->loss, .classes = sc->classes, .head = 1,
+                                         .top1 = (double)sc->right / (double)sc->rows, .top5 = top5(sc, f->val.label) };
     return s;
 }
 
@@ -398,7 +448,12 @@ static noema_status finished(void *self, nm_trainer *t, const char *folder, noem
         r->parameters += nm_lora_is_adapter(t->params[i].name) ? 0 : (int64_t)t->params[i].n;
         r->trained += t->params[i].frozen ? 0 : (int64_t)t->params[i].n;
     }
-    noema_status s = score(f, f->model, &f->head, &r->after, err);
+    noema_status s = NOEMA_OK;
+    if (f->last.n && f->last_step == t->step && t->o.ema_decay <= 0) { /* these weights on these rows */
+        r->after = f->last;
+        f->last = (nm_score){ 0 };
+    } else
+        s = score(f, f->model, &f->head, &r->after, err);
     if (s == NOEMA_OK && f->o->predictions)
         s = nm_score_write(&r->after, f->o->predictions, err);
     if (s == NOEMA_OK)
@@ -440,13 +495,14 @@ noema_status noema_finetune(noema_context *ctx, const noema_finetune_options *o,
     if (!ctx || !o || o->struct_size != sizeof *o)
         return nm_fail(err, NOEMA_E_ARGUMENT, "noema_finetune: a context and options are needed");
     finetune f = { .o = o, .ctx = ctx, .result = result };
-    f.job = (nm_job){ .self = &f, .opened = opened, .describe = describe, .save = save, .finished = finished };
+    f.job = (nm_job){ .self = &f, .opened = opened, .describe = describe, .save = save, .measure = measure, .finished = finished };
     if (result)
         *result = (noema_finetune_result){ .before = NAN, .after = NAN, .wise_ft = NAN };
     noema_status s = check(o, err);
     if (s == NOEMA_OK)
         s = nm_run_training(ctx, &o->train, &f.job, err);
     nm_report_free(&f.report);
+    nm_score_free(&f.last);
     nm_labelled_free(&f.train);
     nm_labelled_free(&f.val);
     nm_head_free(&f.head);

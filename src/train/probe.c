@@ -51,7 +51,8 @@ static void free_part(part *a)
 
 static noema_status open_part(probe *p, part *a, const char *path)
 {
-    noema_status s = nm_labelled_open(&a->of, path, p->o->img_key, a == &p->train ? NULL : &p->train.of, p->session->model, p->err);
+    nm_dataset_options rows = { .img_key = p->o->img_key, .label_key = p->o->label_key };
+    noema_status s = nm_labelled_open(&a->of, path, &rows, a == &p->train ? NULL : &p->train.of, p->session->model, p->err);
     if (s != NOEMA_OK)
         return s;
     a->n = a->of.n;

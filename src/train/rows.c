@@ -48,6 +48,7 @@ noema_status nm_row_ids(const nm_row_texts *t, nm_tok_scratch *tok, const nm_row
     char buf[4096];
     nm_bytes text;
     size_t got = 0, most = (size_t)t->max_ids;
+    bool there = false;
     if (row->ids && !t->captions) {
         got = (size_t)row->n_ids;
         for (size_t k = 0; k < got && k < most; k++)
@@ -58,9 +59,10 @@ noema_status nm_row_ids(const nm_row_texts *t, nm_tok_scratch *tok, const nm_row
         if (s != NOEMA_OK)
             return s;
         memcpy(to, ids, (got < most ? got : most) * sizeof *to);
+        there = true; /* FLIP's tokenizer adds nothing: an empty caption is padding alone */
     }
     *n = (int64_t)got;
-    return got && got <= most ? NOEMA_OK
+    return (there || got) && got <= most ? NOEMA_OK
                               : nm_fail(err, NOEMA_E_FORMAT, "%s: row %lld has no text (or one of %zu tokens; the model takes %lld)", nm_dataset_source(t->rows),
                                         (long long)number, got, (long long)t->max_ids);
 }

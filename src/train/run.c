@@ -43,6 +43,7 @@ typedef struct run {
     bool agreed;    /* a failure that all ranks know of */
     char *folder, *checkpoints, *log_path, *skipped_path;
     FILE *log;
+    bool row_open; /* a step's object in the log, which waits for what is measured after it */
     int64_t steps_per_epoch;
     double peak; /* operations per second, with a progress function */
     noema_error *err;
@@ -110,6 +111,8 @@ static noema_status train_options(const noema_train_options *o, bool transformer
     t->opt.beta2 = o->beta2 >= 0 ? o->beta2 : transformer ? 0.98 : 0.999;
     t->opt.eps = o->eps >= 0 ? o->eps : transformer ? 1e-6 : 1e-8;
     t->opt.momentum = o->momentum;
+    if (!(o->momentum >= 0 && t->opt.beta1 < 1 && t->opt.beta2 < 1 && o->ema_decay >= 0 && o->ema_decay < 1 && o->grad_clip_norm >= 0))
+        return nm_fail(err, NOEMA_E_ARGUMENT, "expected beta1, beta2 and the average's decay below 1, and nothing of them, of momentum and of the norm to clip at below 0");
     if (strcmp(o->precision, "fp32") != 0 && strcmp(o->precision, "amp_bf16") != 0)
         return nm_fail(err, NOEMA_E_ARGUMENT, "--precision %s: expected fp32 or amp_bf16", o->precision);
     t->compute = strcmp(o->precision, "fp32") == 0 ? NM_F32 : NM_BF16;
@@ -305,21 +308,43 @@ static noema_status save_step(run *r)
     return s;
 }
 
-/* Before the checkpoint: a run that goes on from there has the line already, one that goes on before it gets it again. */
+/* Whether the model is measured after this many steps. */
+static bool measures_after(const run *r, int64_t steps)
+{
+    bool able = r->validation || (r->job && r->job->measure && r->o.val_data), epoch = steps % r->steps_per_epoch == 0;
+    return able && epoch && r->o.val_frequency > 0 && (steps / r->steps_per_epoch % r->o.val_frequency == 0 || steps == r->t->o.schedule.total);
+}
+
+/* Ends the last step's object, with what was measured (or NULL). A run that is killed before this does the step again. */
+static noema_status end_row(run *r, const char *val)
+{
+    if (!r->row_open)
+        return NOEMA_OK;
+    r->row_open = false;
+    if (val)
+        fprintf(r->log, ",\"val\":%s", val);
+    fprintf(r->log, "}\n");
+    return fflush(r->log) ? nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path) : NOEMA_OK;
+}
+
+/* Before the checkpoint: a run that goes on from there has the figures already, one that goes on before it gets them again. */
 static noema_status validate(run *r)
 {
-    int64_t done = r->t->step / r->steps_per_epoch;
-    noema_train_validation x;
-    if (!r->validation || r->o.val_frequency < 1 || (done % r->o.val_frequency && r->t->step < r->t->o.schedule.total))
-        return NOEMA_OK;
-    noema_status s = nm_validation_run(r->validation, r->t, &x, r->err);
-    if (s != NOEMA_OK)
-        return s;
+    noema_train_validation x = { 0 };
     nm_buf b = { 0 };
-    x.epoch = done;
-    if (nm_validation_json(&x, &b))
-        fprintf(r->log, "{\"step\":%lld,\"epoch\":%lld,\"val\":%s}\n", (long long)r->t->step - 1, (long long)done - 1, b.data);
-    s = b.failed ? nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: validation") : fflush(r->log) ? nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path) : NOEMA_OK;
+    if (!measures_after(r, r->t->step))
+        return NOEMA_OK;
+    noema_status s = r->validation ? nm_validation_run(r->validation, r->t, &x, r->err) : r->job->measure(r->job->self, r->t, &x, r->err);
+    if (s != NOEMA_OK) {
+        char place[64];
+        snprintf(place, sizeof place, "measuring after step %lld", (long long)r->t->step - 1);
+        (void)nm_fail_prefix(r->err, place);
+    }
+    x.epoch = r->t->step / r->steps_per_epoch;
+    if (s == NOEMA_OK && !nm_validation_json(&x, &b))
+        s = nm_fail(r->err, NOEMA_E_MEMORY, "out of memory: validation");
+    noema_status ended = end_row(r, s == NOEMA_OK ? b.data : NULL);
+    s = s == NOEMA_OK ? ended : s;
     nm_buf_free(&b);
     if (s == NOEMA_OK && r->o.validated)
         r->o.validated(r->o.validated_user, &x);
@@ -330,15 +355,19 @@ static noema_status validate(run *r)
 static noema_status save_what_is_due(run *r, bool stop)
 {
     int64_t step = r->t->step, done = step / r->steps_per_epoch;
-    if (step % r->steps_per_epoch == 0) {
+    bool epoch = step % r->steps_per_epoch == 0, inside = stop || (r->o.save_steps > 0 && step % r->o.save_steps == 0);
+    noema_status s = epoch || inside ? nm_trainer_check(r->t, r->err) : NOEMA_OK;
+    if (s != NOEMA_OK)
+        return s;
+    if (epoch) {
         noema_status measured = validate(r);
         bool numbered = done % r->o.save_frequency == 0 || step == r->t->o.schedule.total || measured != NOEMA_OK;
         if (numbered || r->o.save_most_recent) { /* also where the measuring failed and ends the run: the epoch is not lost */
-            noema_status s = save_epoch(r, numbered);
+            s = save_epoch(r, numbered);
             return s == NOEMA_OK ? measured : s;
         }
     }
-    return stop || (r->o.save_steps > 0 && step % r->o.save_steps == 0) ? save_step(r) : NOEMA_OK;
+    return inside ? save_step(r) : NOEMA_OK;
 }
 
 /* ---- resuming ---- */
@@ -352,11 +381,17 @@ static noema_status resume(run *r)
     int64_t epoch = 0, step = -1, total = r->t->o.schedule.total;
     if (!file)
         return NOEMA_OK;
+    if (r->ranks.rank == 0) {
+        nm_savepoints_sweep(r->folder);
+        nm_savepoints_sweep(r->checkpoints);
+    }
     if (strcmp(file, "latest") == 0 && !(file = latest = nm_savepoints_latest(r->checkpoints, r->steps_per_epoch)))
         return cut_log(r, 0); /* nothing was saved yet: from the start */
     noema_status s = nm_trainer_load(r->t, file, &epoch, &step, r->err);
     if (s == NOEMA_OK && step < 0)
         r->t->step = epoch * r->steps_per_epoch;
+    if (s == NOEMA_OK && r->t->updates < 0)
+        r->t->updates = r->t->step;
     if (s == NOEMA_OK && r->t->step > total)
         s = nm_fail(r->err, NOEMA_E_MISMATCH, "%s: it is %lld steps on; this run has %lld (%lld epochs of %lld steps)", file, (long long)r->t->step,
                     (long long)total, (long long)r->o.epochs, (long long)r->steps_per_epoch);
@@ -383,10 +418,8 @@ static noema_status log_step(run *r, int64_t step, const nm_step_result *x)
             (long long)(step / r->steps_per_epoch), x->lr, x->loss, x->grad_norm, x->logit_scale);
     if (r->t->o.task->row_loss) /* open_clip's names, weights included */
         fprintf(r->log, ",\"contrastive_loss\":%.9g,\"caption_loss\":%.9g", x->loss - x->row_loss, x->row_loss);
-    fprintf(r->log, "}\n");
-    if (fflush(r->log) != 0)
-        return nm_fail(r->err, NOEMA_E_IO, "%s: cannot write", r->log_path);
-    return NOEMA_OK;
+    r->row_open = true;
+    return measures_after(r, step + 1) ? NOEMA_OK : end_row(r, NULL);
 }
 
 static int report(run *r, int64_t step, const nm_step_result *x, double seconds, double waited)
@@ -423,6 +456,11 @@ static noema_status loop(run *r)
         if (s == NOEMA_OK)
             s = nm_trainer_step(r->t, &b, &x, r->err);
         r->agreed = r->agreed || s == NOEMA_E_FORMAT; /* NaN: loss and gradients are those of all ranks */
+        if (s == NOEMA_E_MISMATCH) { /* a token that the model does not have */
+            char place[320];
+            snprintf(place, sizeof place, "%.280s: step %lld", r->o.train_data, (long long)step);
+            (void)nm_fail_prefix(r->err, place);
+        }
         if (s == NOEMA_OK)
             s = log_step(r, step, &x);
         bool stop = s == NOEMA_OK && report(r, step, &x, now() - start, waited) != 0;
@@ -446,7 +484,7 @@ static noema_status prepare(run *r)
     nm_dataset_options rows = nm_rows_options(&r->o);
     s = resolve_recipe(&r->o, r->err);
     if (s == NOEMA_OK)
-        s = train_options(&r->o, true, &to, r->err);
+        s = train_options(&r->o, m->patches > 0, &to, r->err);
     to.patch_dropout = r->o.force_patch_dropout >= 0 ? r->o.force_patch_dropout : m->patch_dropout;
     if (s == NOEMA_OK)
         s = nm_dataset_open(&r->rows, r->o.train_data, &rows, r->err);
@@ -510,6 +548,8 @@ static noema_status prepare(run *r)
 
 noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, nm_job *job, noema_error *err)
 {
+    noema_error local = NOEMA_ERROR_INIT;
+    err = err ? err : &local;
     run r = { .o = *o, .ctx = ctx, .job = job, .err = err };
     noema_status s = nm_ranks_open(&r.ranks, err);
     if (s != NOEMA_OK)
@@ -527,6 +567,7 @@ noema_status nm_run_training(noema_context *ctx, const noema_train_options *o, n
         s = loop(&r);
     if (s == NOEMA_OK && job && job->finished && r.ranks.rank == 0)
         s = job->finished(job->self, r.t, r.folder, err);
+    (void)end_row(&r, NULL); /* of a run that has failed already */
     if (r.log && fclose(r.log) != 0 && s == NOEMA_OK)
         s = nm_fail(err, NOEMA_E_IO, "%s: cannot write", r.log_path);
     nm_ranks_close(&r.ranks, s == NOEMA_OK || r.agreed);

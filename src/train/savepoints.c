@@ -92,6 +92,20 @@ void nm_savepoints_prune(const char *folder, int64_t keep, int64_t step)
         closedir(d);
 }
 
+void nm_savepoints_sweep(const char *folder)
+{
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const char *at = strstr(e->d_name, ".tmp.");
+        char *path = at && at[5] && strspn(at + 5, "0123456789") == strlen(at + 5) ? nm_path_join(folder, e->d_name) : NULL;
+        if (path)
+            (void)unlink(path);
+        free(path);
+    }
+    if (d)
+        closedir(d);
+}
+
 noema_status nm_savepoints_most_recent(const char *folder, const char *path, noema_error *err)
 {
     char *latest = nm_path_join(folder, "epoch_latest.pt"), *other = nm_path_join(folder, ".epoch_latest.tmp");

@@ -11,6 +11,8 @@
 char *nm_savepoints_latest(const char *folder, int64_t steps_per_epoch);
 /* Removes the files of steps before `step` and, with keep > 0, all epochs but the newest `keep`. Called after a newer file is complete. */
 void nm_savepoints_prune(const char *folder, int64_t keep, int64_t step);
+/* Removes what a process that was killed while it wrote (nm_write_file_atomic) left in the folder. */
+void nm_savepoints_sweep(const char *folder);
 /* epoch_latest.pt becomes another name of `path`. */
 noema_status nm_savepoints_most_recent(const char *folder, const char *path, noema_error *err);
 /* Keeps the lines {"step":N, ...} of `path` with N before `step`, for a run that goes on there; what a kill left half written goes too. A file

@@ -286,7 +286,7 @@ static void first_bad(void *user, const char *name, const nm_tensor *x)
         }
 }
 
-static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double loss, noema_error *err)
+static void find_bad_param(nm_trainer *t)
 {
     t->failed_at[0] = 0;
     for (size_t i = 0; i < t->n_params && !t->failed_at[0]; i++)
@@ -295,6 +295,17 @@ static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double los
                 strncpy(t->failed_at, t->params[i].name, sizeof t->failed_at - 1);
                 break;
             }
+}
+
+noema_status nm_trainer_check(nm_trainer *t, noema_error *err)
+{
+    find_bad_param(t);
+    return !t->failed_at[0] ? NOEMA_OK : nm_fail(err, NOEMA_E_FORMAT, "step %lld: its update made %s not finite", (long long)t->step - 1, t->failed_at);
+}
+
+static noema_status not_finite(nm_trainer *t, const nm_pair_batch *b, double loss, noema_error *err)
+{
+    find_bad_param(t);
     if (!t->failed_at[0]) { /* run once more, watching every named activation */
         nm_tape *tape = t->run.tape;
         t->run.tape = NULL;
@@ -444,7 +455,7 @@ static void update(nm_trainer *t, double factor, double lr)
         nm_train_param *p = &t->params[i];
         if (p->frozen || !p->grad.data)
             continue;
-        nm_opt_update(&t->o.opt, t->pool, p->n, p->w->f32, p->grad.data, factor, p->m, p->v, t->step + 1, lr * p->lr_scale,
+        nm_opt_update(&t->o.opt, t->pool, p->n, p->w->f32, p->grad.data, factor, p->m, p->v, t->updates + 1, lr * p->lr_scale,
                       p->decayed ? t->o.weight_decay : 0);
         nm_weight_changed(p->w);
     }
@@ -528,6 +539,7 @@ noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_resu
         return not_finite(t, b, loss, err);
     update(t, nm_clip_factor(sqrt(sum), t->o.clip_norm), lr);
     t->step++;
+    t->updates++;
     *result = (nm_step_result){ loss, lr, sqrt(sum), t->logit_scale ? (double)t->logit_scale->w->f32[0] : 0, r->flops, part[1] };
     return NOEMA_OK;
 }

@@ -70,7 +70,8 @@ typedef struct nm_trainer {
     nm_pool *pool;
     nm_arena *arena;
     nm_run run;
-    int64_t step;           /* optimizer steps done */
+    int64_t step;           /* steps done: place in the run and in its schedule */
+    int64_t updates;        /* those that the optimizer's state has seen: fewer where a scaler skipped some of a file's */
     nm_keep keep;           /* of the batch in work, rows as its pictures; n 0: all patches */
     nm_keep words;          /* the same of the positions of its texts */
     double label_weight;    /* of a token of its captions */
@@ -98,6 +99,8 @@ noema_status nm_trainer_new(nm_trainer **t, nm_model *model, nm_pool *pool, cons
 void nm_trainer_free(nm_trainer *t);
 /* NOEMA_E_FORMAT with failed_at filled when the loss or a gradient is not finite: nothing was updated. */
 noema_status nm_trainer_step(nm_trainer *t, const nm_pair_batch *b, nm_step_result *result, noema_error *err);
+/* NOEMA_E_FORMAT with failed_at filled when the last update left a weight that is not finite: no file should hold it. */
+noema_status nm_trainer_check(nm_trainer *t, noema_error *err);
 /* Loss without an update (validation). */
 noema_status nm_trainer_loss(nm_trainer *t, const nm_pair_batch *b, double *loss, noema_error *err);
 /* The averages become the weights, and the weights the averages (twice: as before, bit for bit). Without averages nothing happens. */

@@ -395,9 +395,14 @@ static void put_ranks(nm_buf *b, const char *name, const noema_train_ranks *r)
 
 bool nm_validation_json(const noema_train_validation *x, nm_buf *b)
 {
-    nm_buf_printf(b, "{\"%s\":%.9g", x->classes ? "val_loss" : "clip_val_loss", x->loss);
+    const char *how = x->head ? "" : "zeroshot-";
+    nm_buf_puts(b, x->classes ? "{\"val_loss\":" : "{\"clip_val_loss\":");
+    if (isfinite(x->loss))
+        nm_buf_printf(b, "%.9g", x->loss);
+    else
+        nm_buf_puts(b, "null");
     if (x->classes)
-        nm_buf_printf(b, ",\"zeroshot-val-top1\":%.9g,\"zeroshot-val-top5\":%.9g,\"classes\":%lld", x->top1, x->top5, (long long)x->classes);
+        nm_buf_printf(b, ",\"%sval-top1\":%.9g,\"%sval-top5\":%.9g,\"classes\":%lld", how, x->top1, how, x->top5, (long long)x->classes);
     else {
         put_ranks(b, "image_to_text", &x->image_to_text);
         put_ranks(b, "text_to_image", &x->text_to_image);

@@ -4,6 +4,8 @@ linear probe by SGD; adapters through `noema train`; kill -9 and --resume; few-s
 Korean classes, the report; bad input."""
 import json
 import math
+import random
+import shutil
 import signal
 import subprocess
 import time
@@ -195,6 +197,45 @@ def mixtures(tmp):
     ran("models", "interpolate", tmp / "a/run", tmp / "b/run", code=1)
 
 
+def measured(tmp):
+    """--val-data after each epoch: the run itself does not change, and the last figures are the report's."""
+    def pixels(n, seed):
+        r = random.Random(seed)
+        return [r.uniform(-1, 1) for _ in range(n * 3 * 24 * 24)]
+    val = tmp / "val.safetensors"
+    write_safetensors(val, {"image": ("F32", [30, 3, 24, 24], pixels(30, 1)), "label": ("I64", [30], [i * 7 % CLASSES for i in range(30)])})
+    plain, half = log(tmp / "a"), tmp / "half"
+    r = finetune(tmp / "v", *FULL, "--val-data", val, "--predictions", tmp / "v.npy", "--before", "none")
+    rows = log(tmp / "v")
+    check([{k: v for k, v in x.items() if k != "val"} for x in rows] == plain, "the steps of a run that is measured")
+    figures = [x["val"] for x in rows if "val" in x]
+    check([x["step"] for x in rows if "val" in x] == [1, 3, 5, 7, 9] and [v["epoch"] for v in figures] == [1, 2, 3, 4, 5], f"after each epoch: {rows}")
+    _, _, p = read_npy(tmp / "v.npy")
+    labels, loss, first, five = [i * 7 % CLASSES for i in range(30)], 0, 0, 0
+    for i, label in enumerate(labels):
+        order = sorted(range(CLASSES), key=lambda k: -p[i * CLASSES + k])
+        loss, first, five = loss - math.log(p[i * CLASSES + label]) / 30, first + (order[0] == label) / 30, five + (label in order[:5]) / 30
+    close([figures[-1][k] for k in ("val_loss", "val-top1", "val-top5")], [loss, first, five], 1e-5, "the last figures")
+    check(figures[-1]["num_samples"] == 30 and figures[-1]["skipped"] == 0 and figures[-1]["classes"] == CLASSES, f"counts: {figures[-1]}")
+    report = json.loads((tmp / "v/run/report.json").read_text())["after"]
+    check(abs(report["cross_entropy"] - figures[-1]["val_loss"]) < 1e-7 and abs(report["accuracy"] - first) < 1e-9 and abs(r["accuracy"] - first) < 1e-9,
+          f"the report: {report}")
+    # a run of two epochs of the five, measured at its end, is where the third begins
+    shutil.copytree(tmp / "v", half)
+    for n in (3, 4, 5):
+        (half / f"run/checkpoints/epoch_{n}.pt").unlink()
+    finetune(half, *FULL, "--val-data", val, "--resume", "latest", "--before", "none")
+    check((half / "run/log.jsonl").read_bytes() == (tmp / "v/run/log.jsonl").read_bytes(), "going on between two measurings")
+    check("validation" in (tmp / "v/run/curves.svg").read_text() and "top-1" in (tmp / "v/run/curves.svg").read_text(), "curves.svg")
+    finetune(tmp / "never", *FULL, "--val-data", val, "--val-frequency", 0, "--before", "none")
+    check(log(tmp / "never") == plain, "--val-frequency 0")
+    finetune(tmp / "ema", *FULL, "--val-data", val, "--ema-decay", 0.9999999, "--epochs", 2, "--before", "none")
+    finetune(tmp / "still", *FULL, "--val-data", val, "--lr", 0, "--epochs", 1, "--before", "none")
+    averaged, start = (log(tmp / n)[-1]["val"]["val_loss"] for n in ("ema", "still"))
+    after = json.loads((tmp / "ema/run/report.json").read_text())["after"]["cross_entropy"]
+    check(abs(averaged - start) < 1e-4 and abs(after - start) > 1e-3, f"averaged weights after epochs, the trained ones in the report: {averaged} {start} {after}")
+
+
 def shots(tmp):
     a = finetune(tmp / "s0", *FULL, "--shots", 2, "--seed", 1)
     b = finetune(tmp / "s1", *FULL, "--shots", 2, "--seed", 1)
@@ -227,6 +268,11 @@ def korean(tmp):
     check(report["before"]["head"] == "linear probe" and report["before"]["accuracy"] == 1, f"before: {report['before']}")
     check("빨강" in (tmp / "k/run/report.txt").read_text(), "report.txt")
     check(abs(report["after"]["interval"][0] - 4 / (4 + 1.959963984540054 ** 2)) < 1e-12 and report["after"]["interval"][1] == 1, "Wilson's interval")
+    for path, part in (("train.csv", rows[:8]), ("val.csv", rows[8:][::-1])):
+        (tmp / path).write_text("그림,반\n" + "".join(f'{x["filepath"]},{x["label"]}\n' for x in part), encoding="utf-8-sig")
+    columns = ["--csv-img-key", "그림", "--csv-label-key", "반", "--before", "none", "--val-data", tmp / "val.csv"]
+    c = finetune(tmp / "columns", *args, *columns, data=tmp / "train.csv")
+    check(c["accuracy"] == 1 and log(tmp / "columns") == log(tmp / "k"), f"other columns of training and validation data: {c}")
     # what was trained is used: by the run's folder, or by any head
     for model in (["-m", tmp / "k/run"], [*MODEL, "--head", tmp / "k/run/head.safetensors", "-m", tmp / "k/run"]):
         rows = [json.loads(x) for x in ran("classify", *model, "--dtype", "f32", "--quiet", tmp / "9.png", tmp / "10.png").out.splitlines()]
@@ -312,6 +358,6 @@ def bad_input(tmp):
     ran("finetune", *MODEL, code=1)
 
 
-for part in (golden, partial, survives, mixtures, shots, korean, from_text, bad_input):
+for part in (golden, partial, survives, measured, mixtures, shots, korean, from_text, bad_input):
     part(TMP)
 finish()

@@ -3,7 +3,7 @@ import json
 import struct
 import zipfile
 
-from harness import OWN, SHARED, TMP, check, close, contains, equal, exits, finish, read_npy, read_safetensors, run, skip, write_npy
+from harness import OWN, SHARED, TMP, check, close, contains, equal, exits, finish, read_npy, read_safetensors, run, skip, write_npy, write_png
 
 GOLDEN = OWN / "flip"
 CONFIG = GOLDEN / "flip_tiny.config.json"
@@ -173,6 +173,17 @@ def training(tmp, folder, g):
     made = json.loads((tmp / "logs" / "defaults" / "config.json").read_text())
     close([made[k] for k in ("lr", "beta1", "beta2", "eps", "wd", "patch_dropout", "warmup")], [4e-6 * 4 / 256, 0.9, 0.95, 1e-8, 0.2, 0.5, 40 * (1281167 // 4)],
           1e-12, "what the recipe sets")
+
+    # an empty caption is padding alone, as in the reference
+    if VOCAB.exists():
+        for i in range(4):
+            write_png(tmp / f"{i}.png", 32, 32, bytes(range(48 * i, 48 * i + 48)) * 64)
+        for name, caption in (("pads", ""), ("words", "a dog")):
+            table = tmp / f"{name}.csv"
+            table.write_text("filepath,title\n" + "".join(f"{i}.png,{caption if i == 2 else f'a cat {i}'}\n" for i in range(4)))
+            exits(run(*common, "-m", folder, "--config", CONFIG, "--tokenizer", VOCAB, "--train-data", table, "--no-augment", "--force-patch-dropout", "0",
+                      "--epochs", "1", "--name", name), 0, f"captions: {name}")
+        check(losses(tmp / "logs", "pads")[0]["loss"] != losses(tmp / "logs", "words")[0]["loss"], "an empty caption is none of the others")
 
     for bad, word in (([3] * 8, "different patches"), ([0] * 7 + [16], "different patches")):
         write_tensors(data, {"image": ("F32", [4, 3, 32, 32], pixels), "text": ("I64", [4, 32], ids), "keep": ("I64", [4, 8], bad * 4)})

@@ -88,6 +88,13 @@ def files(tmp):
     val.write_text("".join(json.dumps(r) + "\n" for r in rows[3:]))  # red comes first: names, not numbers, must match
     r = probe("--train-data", train, "--val-data", val, "--C", 10)
     check(r["train_accuracy"] == 1 and r["val_accuracy"] == 1, f"red and blue: {r}")
+    columns = ["--csv-img-key", "그림", "--csv-label-key", "반"]
+    table = tmp / "train.csv"
+    table.write_text("그림,반\n" + "".join(f'{x["filepath"]},{x["label"]}\n' for x in rows), encoding="utf-8-sig")
+    check(probe("--train-data", table, "--val-data", table, "--C", 10, *columns) == r, "other columns of training and validation data")
+    marked = tmp / "marked.jsonl"
+    marked.write_text(train.read_text(), encoding="utf-8-sig")
+    check(probe("--train-data", marked, "--val-data", val, "--C", 10) == r, "JSON lines behind a byte order mark")
     (tmp / "2.png").write_bytes(b"no picture")
     r = probe("--train-data", train, "--C", 10, "--predictions", tmp / "f.npy", code=2)
     check(r["train_accuracy"] == 1, "the other rows")

@@ -1,4 +1,4 @@
-"""`mpirun -n R noema train`: 1, 2 and 4 processes give one trajectory; rank 0 writes and resuming works; NaN and a killed rank end all."""
+"""`mpirun -n R noema train`: 1, 2 and 4 processes give one trajectory, classifiers too; rank 0 writes and resuming works; NaN and a killed rank end all."""
 import json
 import os
 import shutil
@@ -86,6 +86,19 @@ def validating():
     contains(err, "nothing.jsonl", "rank 0 names it")
 
 
+def classifier():
+    """A head's trajectory, and one report: that of rank 0."""
+    fine = OWN / "train/finetune/data.safetensors"
+    args = ["finetune", "-m", E2E / "init.safetensors", "--config", E2E / "model_config.json", "--train-data", fine, "--val-data", fine, "--head", fine,
+            "--batch-size", 20, "--epochs", 2, "--no-shuffle", "--no-augment", "--quiet", "--before", "none", "--json", "--logs", TMP]
+    for n in (1, 2):
+        out, _ = ranks(n, *map(str, args), "--name", f"fine{n}", what=f"a classifier in {n} ranks")
+        equal([json.loads(x)["rows"] for x in out.splitlines()], [40], f"reports of {n} ranks")
+    a, b = log("fine1"), log("fine2")
+    close([x["loss"] for x in b], [x["loss"] for x in a], 1e-5, "losses")
+    close([x["val"]["val_loss"] for x in b if "val" in x], [x["val"]["val_loss"] for x in a if "val" in x], 1e-5, "figures after epochs")
+
+
 def resuming():
     exits(run(*COMMON, "--name", "half"), 0, "to resume from")
     half = TMP / "half" / "checkpoints" / "epoch_5.pt"
@@ -135,6 +148,7 @@ def main():
     trajectories()
     captions()
     validating()
+    classifier()
     resuming()
     failing()
     finish()

@@ -29,8 +29,9 @@ def check(ok, what):
         sys.exit(1)
 
 
-def train(logs, *extra, code=0):
-    r = subprocess.run([NOEMA, "train", *COMMON, "--logs", str(logs), *extra], capture_output=True, text=True)
+def train(logs, *extra, code=0, drop=()):
+    common = [x for i, x in enumerate(COMMON) if x not in drop and (i == 0 or COMMON[i - 1] not in drop)]
+    r = subprocess.run([NOEMA, "train", *common, "--logs", str(logs), *extra], capture_output=True, text=True)
     check(r.returncode == code, f"{extra}: exit {r.returncode}, expected {code}: {r.stderr[-600:]}")
     return r
 
@@ -81,6 +82,9 @@ def trajectories(tmp):
     train(tmp / "a")
     compare(log(tmp / "a"), 2e-4, what="fp32")
     weights_near(tmp / "a/run/open_clip_model.safetensors", "fp32")
+    train(tmp / "defaults", "--epochs", "1", drop=("--beta1", "--beta2", "--eps"))
+    config = json.loads((tmp / "defaults/run/config.json").read_text())
+    check([config[k] for k in ("beta1", "beta2", "eps")] == [0.9, 0.98, 1e-6], f"open_clip's defaults for transformers: {config}")
     check((tmp / "a/run/curves.svg").read_text().startswith("<svg"), "curves.svg")
     train(tmp / "b", "--precision", "amp_bf16")
     compare(log(tmp / "b"), 0.06, what="bf16")
@@ -197,15 +201,15 @@ def options(tmp):
     train(tmp / "ema", "--ema-decay", "0.99", "--ema-warmup", "--epochs", "1")
 
 
-def write_data(path, images, n, size, ids, poison=None):
-    """A data file of constant pictures; `poison` puts a NaN into that row."""
+def write_data(path, images, n, size, ids, poison=None, kind="q"):
+    """A data file of constant pictures; `poison` puts a NaN into that row; ids are i64 (q) or i32 (i)."""
     floats = [0.1] * (n * 3 * size * size)
     if poison is not None:
         floats[poison * 3 * size * size] = float("nan")
     img = struct.pack(f"<{len(floats)}f", *floats)
-    txt = struct.pack(f"<{n * len(ids)}q", *(ids * n))
+    txt = struct.pack(f"<{n * len(ids)}{kind}", *(ids * n))
     head = json.dumps({"image": {"dtype": "F32", "shape": [n, 3, size, size], "data_offsets": [0, len(img)]},
-                       "text": {"dtype": "I64", "shape": [n, len(ids)], "data_offsets": [len(img), len(img) + len(txt)]}}).encode()
+                       "text": {"dtype": "I64" if kind == "q" else "I32", "shape": [n, len(ids)], "data_offsets": [len(img), len(img) + len(txt)]}}).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + img + txt)
 
 
@@ -229,6 +233,16 @@ def bad_input(tmp):
     check("keep" in train(tmp / "x6", "--train-data", str(empty), "--batch-size", "1", code=3).stderr, "a patch outside the grid is named")
     check(train(tmp / "x4", "--resume", str(E2E / "model_config.json"), code=3).stderr, "resume from something else")
     train(tmp / "x5", "--opt", "adam", code=1)
+    for bad in (["--momentum", "-1"], ["--beta1", "-0.1"], ["--beta1", "1"], ["--beta2", "1"], ["--eps", "-1"], ["--ema-decay", "1"], ["--ema-decay", "-0.5"],
+                ["--grad-clip-norm", "-1"], ["--force-patch-dropout", "-0.5"]):
+        check("expected" in train(tmp / "x7", *bad, code=1).stderr, f"{bad} is refused")
+    for kind in "qi":
+        write_data(data, None, 32, 24, [1, 5, 63, 0, 0, 0, 0, 0, 0, 0], kind=kind)
+        train(tmp / f"ids-{kind}", "--train-data", str(data), "--epochs", "1")
+    check(log(tmp / "ids-q") == log(tmp / "ids-i"), "ids as i32 are those as i64")
+    write_data(data, None, 32, 24, [1, 5, 64, 0, 0, 0, 0, 0, 0, 0])
+    r = train(tmp / "x8", "--train-data", str(data), code=3)
+    check("nan.safetensors: step 0" in r.stderr and "64" in r.stderr, f"a token beyond the table: {r.stderr}")
 
 
 with tempfile.TemporaryDirectory() as t:

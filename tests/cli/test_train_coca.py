@@ -62,6 +62,7 @@ def gradients(name, kind, want):
 
 def same_numbers():
     base = log("fused-both")
+    check("validation" not in (TMP / "fused-both/curves.svg").read_text(), "the parts of the loss are no validation")
     for extra, what, share in ((["--batch-size", 4, "--accum-freq", 4], "four micro-batches", 2e-5), (["--threads", 3], "threads", 0),
                                (["--grad-checkpointing"], "checkpointing", 0), (["--grad-checkpointing", "--batch-size", 8, "--accum-freq", 2], "both", 2e-5)):
         exits(run(*common("fused", "--epochs", 6, *extra, "--name", f"same {what}")), 0, what)

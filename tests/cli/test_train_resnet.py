@@ -48,6 +48,8 @@ def lines(run_folder, first=0):
 def plain():
     a = run("a", "--threads", 2)
     compare(a, WANT, "trained")
+    config = json.loads((a / "config.json").read_text())
+    check([config[k] for k in ("beta1", "beta2", "eps")] == [0.9, 0.999, 1e-8], f"open_clip's defaults for other towers than transformers: {config}")
     epoch = a / "checkpoints/epoch_1.pt"
     names = {r["name"] for r in ran("inspect", "weights", "-m", epoch, "--json").rows()}
     missing = [k for k in WANT["keys"] if k not in names and "attn_mask" not in k]

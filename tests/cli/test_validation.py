@@ -28,7 +28,8 @@ def log_there(name):
 
 def split(name):
     rows = log(name)
-    return [r for r in rows if "val" not in r], [r for r in rows if "val" in r]
+    equal([r["step"] for r in rows], list(range(len(rows))), f"{name}: one object per step")
+    return [{k: v for k, v in r.items() if k != "val"} for r in rows], [r for r in rows if "val" in r]
 
 
 def same_figures(got, want, tolerance, what):
@@ -41,7 +42,7 @@ def pairs():
     for k, want in enumerate(WANT[:2]):  # the weights do not move: all rows, the last batch smaller; the first rows alone
         r = ran(*PAIRS, "--val-data", DATA, "--lr", 0, "--epochs", 2, "--batch-size", want["batch_size"], "--val-num-samples", want["num_samples"], "--name", f"p{k}")
         steps, val = split(f"p{k}")
-        equal([(v["step"], v["epoch"], v["val"]["epoch"]) for v in val], [(1, 0, 1), (3, 1, 2)], "a line after each epoch")
+        equal([(v["step"], v["epoch"], v["val"]["epoch"]) for v in val], [(1, 0, 1), (3, 1, 2)], "figures after each epoch")
         for v in val:
             same_figures(v["val"], want, 2e-6, f"pairs {k}")
         contains(r.err, f"validation after epoch 2: {want['num_samples']} pairs", "the progress output")
@@ -181,6 +182,12 @@ def unusable(rows):
     write_safetensors(TMP / "bare.safetensors", {"image": ("F32", [2, 3, 24, 24], [0.0] * (2 * 3 * 24 * 24))})
     r = run(*map(str, PAIRS), *map(str, SHORT), "--val-data", TMP / "bare.safetensors", "--name", "bare")
     check(r.code in (1, 3), f"rows without text: {r.code}")
+    # weights out of all bounds: the log stays JSON, and the next step ends the run
+    r = run(*map(str, PAIRS), *map(str, SHORT), "--val-data", DATA, "--batch-size", "48", "--lr", "1e30", "--name", "bounds")
+    exits(r, 3, "a learning rate of 1e30")
+    contains(r.err, "step 1", "the step that shows it")
+    strict = [json.loads(x, parse_constant=lambda c: check(False, f"{c} is no JSON")) for x in (TMP / "bounds/log.jsonl").read_text().splitlines()]
+    equal([(x["step"], x["val"]["clip_val_loss"]) for x in strict], [(0, None)], "no loss")
     exits(run(*map(str, PAIRS), *map(str, SHORT), "--val-data", DATA, "--val-frequency", "-1", "--name", "negative"), 1, "a negative frequency")
 
 
