@@ -10,7 +10,7 @@ mkdir -p "$out"
 python3 "$here/captions.py" "$names" "$data/emoji/emoji.tsv" "$out"
 "$noema" train --config "$here/config.json" --init "$mini" --tokenizer "$mini/bpe_simple_vocab_16e6.txt.gz" --train-data "$data/train.jsonl" --captions "$out/captions.jsonl" \
     --lock-image --lock-image-unlocked-groups 1 --lock-image-freeze-bn-stats --coca-contrastive-loss-weight 0 --coca-caption-loss-weight 1 --precision amp_bf16 \
-    --aug-cfg "scale=0.75,1 hflip=0.5" --batch-size 256 --epochs "$epochs" --lr 4e-3 --wd 0.05 --warmup 50 --grad-clip-norm 1 --seed 1 --workers 1 \
+    --aug-cfg "scale=0.75,1 hflip=0.5" --batch-size 256 --epochs "$epochs" --lr 4e-3 --beta2 0.98 --eps 1e-6 --wd 0.05 --warmup 50 --grad-clip-norm 1 --seed 1 --workers 1 \
     --logs "$out/logs" --name captions
 "$noema" models convert -m "$out/logs/captions" --dtype f16 --out "$out/noema-mini-caption"
 for language in en:1 ko:2; do

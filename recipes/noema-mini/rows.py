@@ -3,7 +3,7 @@
 emoji.tsv (`noema data emoji --names en,ko`) and captions.jsonl (captions.awk) already are. Needs pyarrow.
 
     train.jsonl   all 150,000 photos and every emoji twelve times      val.jsonl     3,000 photos of the test sets, with the labels of training
-    texts.jsonl   46,000 photos and every emoji 16 times
+    classes.jsonl the same with every emoji four times                texts.jsonl   46,000 photos and every emoji 16 times
     val_ti.jsonl, val_ci.jsonl (numbers as labels), ti_en.txt, ti_ko.txt, ci_en.txt, ci_ko.txt, emoji_en.jsonl, emoji_ko.jsonl"""
 import glob
 import json
@@ -40,6 +40,7 @@ tiny = unpack("tiny-imagenet-32/train-*", "ti", lambda k: WORDNET[k])
 cifar = unpack("cifar10/train-*", "ci", lambda k: f"cifar10:{k}")
 emoji = [{"filepath": f"emoji/{e[0]}", "label": e[1]} for e in EMOJI]
 write("train.jsonl", tiny + cifar + emoji * 12)
+write("classes.jsonl", tiny + cifar + emoji * 4)
 random.seed(9)
 write("texts.jsonl", random.sample(tiny, 36000) + random.sample(cifar, 10000) + emoji * 16)
 first = lambda names: names.split("|")[0]

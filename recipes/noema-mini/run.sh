@@ -12,18 +12,27 @@ for line in open(sys.argv[1]): print("\n".join(json.loads(line)["captions"]))' "
 "$noema" data vocab --text-file "$out/captions.txt" --size 4096 --out "$out/bpe_simple_vocab_16e6.txt.gz"
 python3 "$here/rows.py" "$data" "$out"
 common=(--wd 0.05 --grad-clip-norm 3 --logs "$out/logs" --workers 1)
+pairs=(--captions "$out/captions.jsonl" --unicl --batch-size 256 --beta2 0.98 --eps 1e-6 "${common[@]}")
 "$noema" models new --config "$here/config.json" --out "$out/start" --seed 1
 cp "$out/bpe_simple_vocab_16e6.txt.gz" "$out/start/"
-# 1. the image tower as a classifier of all labels
-"$noema" finetune -m "$out/start" --train-data "$out/train.jsonl" --val-data "$out/val.jsonl" --before none --label-smoothing 0.1 --precision amp_bf16 \
-    --aug-cfg "scale=0.6,1 hflip=0.5" --batch-size 128 --epochs 7 --lr 1.5e-3 --warmup 400 "${common[@]}" --seed 1 --name classes
-# 2. the text tower and the projection on it, image tower locked
-"$noema" train -m "$out/logs/classes" --train-data "$out/texts.jsonl" --captions "$out/captions.jsonl" --unicl --lock-image --lock-image-freeze-bn-stats \
-    --lock-image-unlocked-groups 1 --aug-cfg "scale=0.75,1 hflip=0.5" --batch-size 256 --epochs 4 --lr 2e-3 --warmup 50 "${common[@]}" --seed 3 --name texts
-# 3. both
-"$noema" train -m "$out/logs/texts" --train-data "$out/train.jsonl" --captions "$out/captions.jsonl" --unicl --precision amp_bf16 \
-    --aug-cfg "scale=0.6,1 hflip=0.5" --batch-size 256 --epochs 1 --lr 5e-4 --warmup 30 "${common[@]}" --seed 5 --name both
-"$noema" models convert -m "$out/logs/both" --dtype f16 --out "$out/noema-mini"
+from=$out/start
+# One round; each starts from the model of the one before, with a new head. usage: round NUMBER ROWS EPOCHS WARM-UP SMALLEST-CROP SEED
+round() {
+    # 1. the image tower as a classifier of all labels
+    "$noema" finetune -m "$from" --train-data "$out/$2" --val-data "$out/val.jsonl" --before none --label-smoothing 0.1 --precision amp_bf16 \
+        --aug-cfg "scale=$5,1 hflip=0.5" --batch-size 128 --epochs "$3" --lr 1.5e-3 --warmup "$4" "${common[@]}" --seed "$6" --name "classes$1"
+    # 2. the text tower and the projection on it, image tower locked
+    "$noema" train -m "$out/logs/classes$1" --train-data "$out/texts.jsonl" --lock-image --lock-image-freeze-bn-stats --lock-image-unlocked-groups 1 \
+        --aug-cfg "scale=0.75,1 hflip=0.5" --epochs 4 --lr 2e-3 --warmup 50 "${pairs[@]}" --seed 3 --name "texts$1"
+    # 3. both
+    "$noema" train -m "$out/logs/texts$1" --train-data "$out/train.jsonl" --precision amp_bf16 \
+        --aug-cfg "scale=0.6,1 hflip=0.5" --epochs 1 --lr 5e-4 --warmup 30 "${pairs[@]}" --seed 5 --name "both$1"
+    from=$out/logs/both$1
+}
+round 1 train.jsonl 7 400 0.6 1
+round 2 classes.jsonl 10 300 0.5 7
+round 3 classes.jsonl 12 300 0.6 11
+"$noema" models convert -m "$from" --dtype f16 --out "$out/noema-mini"
 for l in en ko; do
     for s in ti ci; do
         "$noema" eval zeroshot -m "$out/noema-mini" --classes "$out/${s}_$l.txt" --templates "$here/eval.$l.txt" "$out/val_$s.jsonl" --json
