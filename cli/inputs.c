@@ -23,6 +23,7 @@ struct cli_inputs {
     unsigned flags;
     level stack[MAX_DEPTH];
     int depth;
+    char *folder; /* the argument whose files are being given, while none was found in it */
     char *npy_path; /* the .npy file whose rows are being given */
     int64_t npy_row, npy_rows;
 };
@@ -149,14 +150,24 @@ static char *next_path(cli_inputs *in)
 {
     for (;;) {
         char *path = next_in_folder(in);
+        if (in->folder) {
+            if (!path && in->c)
+                cli_warn(in->c, "%s: no pictures in this folder", in->folder);
+            free(in->folder);
+            in->folder = NULL;
+        }
         if (path || !(path = next_argument(in)))
             return path;
         struct stat st;
         if (stat(path, &st) || !S_ISDIR(st.st_mode))
             return path;
-        if (in->recursive)
+        if (in->recursive) {
             push(in, path);
-        else if (in->c)
+            if (in->depth) {
+                in->folder = path;
+                continue;
+            }
+        } else if (in->c)
             cli_failed_msg(in->c, path, "is a folder; -r takes the files in it");
         free(path);
     }
@@ -243,6 +254,7 @@ void cli_inputs_close(cli_inputs *in)
     while (in->depth)
         pop(in);
     free(in->npy_path);
+    free(in->folder);
     free(in);
 }
 
