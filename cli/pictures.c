@@ -68,6 +68,7 @@ static void add(gathering *g, cli_input *in)
 static bool flush(gathering *g, cli_pictures_fn *fn, void *user, noema_error *err)
 {
     bool ok = !g->n || fn(user, g->n, g->pictures, (const char *const *)g->names, err);
+    cli_flush(); /* what a killed job had finished is there, and a pipe's reader need not wait */
     for (size_t i = 0; i < g->n; i++)
         cli_input_free(&(cli_input){ .name = g->names[i], .path = g->paths[i] });
     g->n = 0;

@@ -42,6 +42,7 @@ static bool hand_on(batch *b)
             b->c->n_done++;
         cli_input_free(&b->in[i]);
     }
+    cli_flush(); /* what a killed job had finished is there, and a pipe's reader need not wait */
     b->n = 0;
     return ok;
 }

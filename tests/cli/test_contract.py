@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import select
 import shutil
 import signal
 import struct
@@ -217,6 +218,19 @@ def wait_rows(path, n):
         time.sleep(0.01)
 
 
+def early_results():
+    """Each batch's results come when it is done, to a pipe as well."""
+    a, b = png(TMP / "s1.png", 5), png(TMP / "s2.png", 6)
+    p = subprocess.Popen([BINARY, "embed", *map(str, M), "--batch", "1", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    p.stdin.write(f"{a}\n{b}\n".encode())
+    p.stdin.flush()
+    early = select.select([p.stdout], [], [], 30)[0]
+    check(bool(early), "the first picture's result while more are expected")
+    p.stdin.close()
+    equal(len(p.stdout.read().splitlines()), 2, "both in the end")
+    p.wait()
+
+
 def interrupted():
     n = 4000
     with open(TMP / "long.txt", "w") as f:
@@ -313,6 +327,7 @@ inputs()
 broken_inputs()
 checkpoints()
 streams()
+early_results()
 interrupted()
 pty_progress()
 completions()
