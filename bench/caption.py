@@ -63,6 +63,7 @@ def main():
     p.add_argument("--vocab")
     p.add_argument("--picture")
     p.add_argument("--peer", help=argparse.SUPPRESS)
+    p.add_argument("--make", help=argparse.SUPPRESS)
     p.add_argument("--work")
     p.add_argument("--dtypes", default="f32")
     p.add_argument("--compile", action="store_true")
@@ -71,10 +72,13 @@ def main():
     a = p.parse_args()
     if a.peer:
         return peer(a)
+    if a.make:
+        return make_model(pathlib.Path(a.make), a.vocab, a.size)
     with tempfile.TemporaryDirectory() as tmp:
         folder = pathlib.Path(a.work or tmp) / "blip-base"
         if not (folder / "config.json").exists():
-            make_model(folder, a.vocab, a.size)
+            # a process of its own: a child's peak memory counts from its parent's
+            subprocess.run([sys.executable, __file__, "--make", folder, "--vocab", a.vocab, "--size", str(a.size)], check=True)
         engines = {}
         for dtype in a.dtypes.split(","):
             engines[f"noema {dtype}"] = [a.bench, folder, a.picture, a.threads, dtype, a.beams, a.new, a.batch]

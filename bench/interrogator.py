@@ -5,8 +5,7 @@
                           [--dtypes f32,bf16]
 
 Full-size random weights of the published shape, phrases with random unit vectors in upstream's cache files; both read the same files. The
-caption is given. Figures are per picture: of noema the difference between a run over 2 + count pictures and one over 2, of the peer a loop
-after two that are not counted. The texts of f32 must be equal. Peers (PyPI): torch, open_clip_torch, safetensors.
+caption is given. Figures are per picture, of the pictures after the first two: of noema by the times of its lines. The texts of f32 must be equal. Peers (PyPI): torch, open_clip_torch, safetensors.
 """
 import argparse
 import hashlib
@@ -124,16 +123,22 @@ def peer(a):
               f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} {text}", flush=True)
 
 
-def noema(a, dtype, pictures):
-    """Wall and processor seconds, peak MiB, the texts."""
+def noema(a, dtype, pictures, skip):
+    """Wall and processor milliseconds per picture after the first `skip`, peak MiB, the texts."""
     command = [pathlib.Path(a.noema).resolve(), "describe", "-m", "clip", "--mode", "fast", "--caption", CAPTION, "--lists", "lists", "--cache", "cache",
                "--dtype", dtype, "--threads", a.threads, "--json", "-q", *pictures]
-    wall = time.perf_counter()
     q = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, cwd=a.work)  # "clip" is also the name of the cache files
-    out = q.stdout.read()
+    stat, lines, seen = pathlib.Path(f"/proc/{q.pid}/stat"), [], []
+    for line in q.stdout:
+        lines.append(line)
+        if len(lines) in (skip, len(pictures)):
+            spent = stat.read_text().rsplit(")", 1)[1].split()[11:13]  # of a process that has ended too, until it is waited for
+            seen.append((time.perf_counter(), sum(map(int, spent)) / os.sysconf("SC_CLK_TCK")))
     _, status, usage = os.wait4(q.pid, 0)
     assert status == 0
-    return time.perf_counter() - wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024, [json.loads(x)["prompt"] for x in out.splitlines()]
+    count = max(1, len(pictures) - skip)
+    wall, cpu = (1e3 * (y - x) / count for x, y in zip(seen[0], seen[-1]))
+    return wall, cpu, usage.ru_maxrss // 1024, [json.loads(x)["prompt"] for x in lines]
 
 
 def main():
@@ -152,7 +157,7 @@ def main():
     if not pathlib.Path(a.work, "cache").exists():
         make(a, pathlib.Path(a.work))
     pictures = sorted(x.resolve() for x in pathlib.Path(a.pictures).iterdir() if x.suffix in (".jpg", ".png"))[:2 + a.count]
-    noema(a, "f32", pictures[:1])  # writes the cache of the small table that has no list
+    noema(a, "f32", pictures[:1], 1)  # writes the cache of the small table that has no list
     command = [sys.executable, __file__, "--peer", "--arch", a.arch, "--work", a.work, "--threads", str(a.threads)]
     q = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert q.stdout.readline().strip() == "ready"
@@ -167,11 +172,10 @@ def main():
         cpu.setdefault("torch f32", []).append(statistics.mean(float(r[1]) for r in rows[2:]))
         memory["torch f32"], texts["torch f32"] = int(rows[-1][2]), [r[3] for r in rows]
         for dtype in a.dtypes.split(","):
-            few, all_ = noema(a, dtype, pictures[:2]), noema(a, dtype, pictures)
             key = "noema " + dtype
-            wall.setdefault(key, []).append(1e3 * (all_[0] - few[0]) / a.count)
-            cpu.setdefault(key, []).append(1e3 * (all_[1] - few[1]) / a.count)
-            memory[key], texts[key] = all_[2], all_[3]
+            w, c, memory[key], texts[key] = noema(a, dtype, pictures, 2)
+            wall.setdefault(key, []).append(w)
+            cpu.setdefault(key, []).append(c)
     q.stdin.close()
     q.wait()
     print(f"{a.arch}, {a.phrases} phrases, {a.threads} threads, mode fast, per picture, best of {a.turns}")

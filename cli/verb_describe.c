@@ -206,6 +206,7 @@ static void all_inputs(job *j)
         }
         if (one(j, &in, &line, &err)) {
             cli_emit(&line);
+            cli_flush(); /* a picture takes long: it is not kept back */
             c->n_done++;
         } else {
             line.len = 0;
