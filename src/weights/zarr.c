@@ -77,6 +77,10 @@ static noema_status get(store *s, const char *array, const char *file, size_t li
         b->data = b->owned = text;
     }
     free(path);
+    if (st != NOEMA_OK) {
+        free(b->owned);
+        *b = (blob){ 0 };
+    }
     return st;
 }
 
