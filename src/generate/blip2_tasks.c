@@ -65,15 +65,6 @@ static noema_status blip2_itm(noema_session *s, nm_tensor pixels, const nm_texts
 
 /* ---- rules ---- */
 
-static nm_rules default_rules(const nm_blip2 *m)
-{
-    const nm_blip2_cfg *c = &m->cfg;
-    return (nm_rules){ .beams = c->beams, .max_length = c->max_length, .min_length = c->min_length, .max_new = c->max_new > 0 ? c->max_new : -1,
-                       .min_new = c->sampling.min_new > 0 ? c->sampling.min_new : -1, .sample = c->sampling.sample, .top_k = c->sampling.top_k,
-                   .top_p = c->sampling.top_p, .temperature = c->sampling.temperature, .repetition_penalty = c->repetition_penalty, .length_penalty = c->length_penalty,
-                       .early_stopping = c->early_stopping, .release = c->beam_rule, .eos = c->eos };
-}
-
 /* The id that ends a text where the configuration does not say: the authors' OPT stops at a line feed, stage 1 at [SEP]. */
 static noema_status end_id(noema_session *s, nm_rules *rules, noema_error *err)
 {
@@ -251,7 +242,7 @@ noema_status nm_blip2_prompt_ids(noema_session *s, int64_t n, const char *const 
 
 static noema_status lm_caption(noema_session *s, nm_tensor pixels, const noema_generate_options *o, noema_generated *out, noema_error *err)
 {
-    nm_rules rules = default_rules(model_of(s));
+    nm_rules rules = nm_rules_of(&model_of(s)->cfg.rules, model_of(s)->cfg.eos);
     const char *text[MOST_PICTURES];
     nm_texts prompts;
     noema_status st = end_id(s, &rules, err);
@@ -266,7 +257,7 @@ static noema_status lm_caption(noema_session *s, nm_tensor pixels, const noema_g
 /* predict_answers(): 5 beams, 10 new ids, scores divided by length^0 (OPT) or ^-1 (T5). */
 static nm_rules answer_rules(const nm_blip2 *m)
 {
-    nm_rules rules = default_rules(m);
+    nm_rules rules = nm_rules_of(&m->cfg.rules, m->cfg.eos);
     if (m->cfg.scheme == NM_BLIP2_OFFICIAL) {
         rules.max_new = 10;
         rules.length_penalty = m->cfg.lm == NM_LM_OPT ? 0 : -1;
@@ -340,7 +331,7 @@ noema_status nm_blip2_qformer_generate(noema_session *s, nm_tensor pixels, const
 
 static noema_status qformer_caption(noema_session *s, nm_tensor pixels, const noema_generate_options *o, noema_generated *out, noema_error *err)
 {
-    nm_rules rules = default_rules(model_of(s));
+    nm_rules rules = nm_rules_of(&model_of(s)->cfg.rules, model_of(s)->cfg.eos);
     nm_generation g[MOST_PICTURES] = { { 0 } };
     int32_t *prompt = NULL;
     int64_t length = 0;

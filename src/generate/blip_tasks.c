@@ -92,10 +92,7 @@ static float *decoder_step(void *user, int64_t n, const int64_t *parent, const i
 nm_rules nm_blip_rules(noema_session *s, const noema_generate_options *o)
 {
     const nm_blip_cfg *c = &((const nm_blip *)s->model->m)->cfg;
-    nm_rules r = { .beams = c->beams, .max_length = c->max_length, .min_length = c->min_length, .max_new = c->max_new > 0 ? c->max_new : -1,
-                   .min_new = c->sampling.min_new > 0 ? c->sampling.min_new : -1, .sample = c->sampling.sample, .top_k = c->sampling.top_k,
-                   .top_p = c->sampling.top_p, .temperature = c->sampling.temperature, .repetition_penalty = c->repetition_penalty, .length_penalty = c->length_penalty,
-                   .early_stopping = c->early_stopping, .release = c->beam_rule, .eos = c->eos };
+    nm_rules r = nm_rules_of(&c->rules, c->eos);
     if (o->sample && c->scheme == NM_BLIP_OFFICIAL && !c->vqa)
         r.repetition_penalty = 1.1;
     if (r.max_length > c->decoder.max_positions) /* a default is no request: transformers cuts it likewise */

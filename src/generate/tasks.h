@@ -26,6 +26,9 @@ extern const nm_tasks nm_tasks_blip, nm_tasks_blip2, nm_tasks_coca;
 
 /* text.c: what the families' hooks share. */
 
+struct nm_blip_defaults;
+/* What a BLIP or BLIP-2 does by itself. */
+nm_rules nm_rules_of(const struct nm_blip_defaults *c, int eos);
 /* The options over what the model does by itself (rules holds its defaults). */
 void nm_rules_apply(nm_rules *rules, const noema_generate_options *o);
 /* The text of ids without special tokens; malloc'd. */

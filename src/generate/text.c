@@ -5,6 +5,7 @@
 
 #include "base/utf8.h"
 #include "generate/tasks.h"
+#include "models/blip_common.h"
 #include "tokenizer/text.h"
 
 void noema_generate_options_default(noema_generate_options *o)
@@ -24,6 +25,14 @@ void noema_generated_free(noema_generated *g, size_t n)
         free(g[i].text);
         g[i] = (noema_generated){ 0 };
     }
+}
+
+nm_rules nm_rules_of(const nm_blip_defaults *c, int eos)
+{
+    return (nm_rules){ .beams = c->beams, .max_length = c->max_length, .min_length = c->min_length, .max_new = c->max_new > 0 ? c->max_new : -1,
+                       .min_new = c->min_new > 0 ? c->min_new : -1, .sample = c->sample, .top_k = c->top_k, .top_p = c->top_p,
+                       .temperature = c->temperature, .repetition_penalty = c->repetition_penalty, .length_penalty = c->length_penalty,
+                       .early_stopping = c->early_stopping, .release = c->beam_rule, .eos = eos };
 }
 
 void nm_rules_apply(nm_rules *r, const noema_generate_options *o)

@@ -31,10 +31,7 @@ typedef struct nm_blip_cfg {
     float temp;
     /* what generation does unless told otherwise */
     const char *prompt;
-    int beams, max_length, min_length, max_new, beam_rule; /* max_new 0: none */
-    double repetition_penalty, length_penalty;
-    int early_stopping;
-    nm_blip_sampling sampling;
+    nm_blip_defaults rules;
 } nm_blip_cfg;
 
 typedef struct nm_blip {

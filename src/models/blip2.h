@@ -42,10 +42,7 @@ typedef struct nm_blip2_cfg {
     int image_token;        /* placeholder of a query in the row; < 0: older folders and the authors' files */
     int prompt_limit;       /* ids of a prompt; 0: no limit */
     /* what generation does unless told otherwise */
-    int beams, max_length, min_length, max_new, beam_rule; /* max_new 0: none */
-    double repetition_penalty, length_penalty;
-    int early_stopping;
-    nm_blip_sampling sampling;
+    nm_blip_defaults rules;
 } nm_blip2_cfg;
 
 typedef struct nm_eva_bias_w { nm_weight q, v; } nm_eva_bias_w; /* [width] each */

@@ -227,15 +227,9 @@ static noema_status folder_generation(nm_blip2_cfg *c, const nm_source *s, noema
     noema_status st = nm_blip_folder_generation(&g, s, err);
     if (st != NOEMA_OK)
         return st;
-    c->beams = g.beams;
-    c->max_length = g.max_length;
-    c->max_new = g.max_new ? g.max_new : c->max_length == 20 ? 20 : 0;
-    c->min_length = g.min_length;
-    c->repetition_penalty = g.repetition_penalty;
-    c->length_penalty = g.length_penalty;
-    c->early_stopping = g.early_stopping;
-    c->sampling = g.sampling;
-    c->beam_rule = 500;
+    c->rules = g.rules;
+    if (!c->rules.max_new && c->rules.max_length == 20)
+        c->rules.max_new = 20;
     double eos = nm_json_num(g.generation, "eos_token_id", nm_json_num(g.text, "eos_token_id", c->eos));
     c->eos = eos >= 0 && eos < 1 << 24 ? (int)eos : c->eos;
     if (c->lm == NM_LM_OPT)
@@ -250,12 +244,12 @@ static noema_status folder_generation(nm_blip2_cfg *c, const nm_source *s, noema
 /* blip2_opt.py, blip2_t5.py, blip2_qformer.py: generate(). T5's max_length there counts new ids alone. */
 static void authors_generation(nm_blip2_cfg *c)
 {
-    c->beams = c->lm ? 5 : 3;
-    c->max_length = 30;
-    c->max_new = c->lm == NM_LM_T5 ? 30 : 0;
-    c->min_length = c->lm ? 1 : 10;
-    c->repetition_penalty = c->length_penalty = 1;
-    c->beam_rule = 433;
+    c->rules.beams = c->lm ? 5 : 3;
+    c->rules.max_length = 30;
+    c->rules.max_new = c->lm == NM_LM_T5 ? 30 : 0;
+    c->rules.min_length = c->lm ? 1 : 10;
+    c->rules.repetition_penalty = c->rules.length_penalty = 1;
+    c->rules.beam_rule = 433;
     c->image_token = -1;
     c->prompt_limit = c->lm == NM_LM_OPT ? 32 : 0;
     if (c->lm == NM_LM_OPT)

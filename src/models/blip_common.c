@@ -73,19 +73,21 @@ noema_status nm_blip_folder_generation(nm_blip_generation *g, const nm_source *s
         return err ? err->code : NOEMA_E_FORMAT;
     }
     free(path);
+    nm_blip_defaults *r = &g->rules;
+    r->beam_rule = 500;
     double beams = rule(g, "num_beams", 1), most = rule(g, "max_length", 20), least = rule(g, "min_length", 0), fresh = rule(g, "max_new_tokens", 0);
-    g->beams = beams >= 1 && beams <= 1024 ? (int)beams : 1;
-    g->max_length = most >= 2 && most <= 1 << 20 ? (int)most : 20;
-    g->max_new = fresh >= 1 && fresh <= 1 << 20 ? (int)fresh : 0;
-    g->min_length = least >= 0 && least <= 1 << 20 ? (int)least : 0;
-    g->repetition_penalty = rule(g, "repetition_penalty", 1);
-    g->length_penalty = rule(g, "length_penalty", 1);
-    g->early_stopping = nm_json_bool(g->generation, "early_stopping", false);
+    r->beams = beams >= 1 && beams <= 1024 ? (int)beams : 1;
+    r->max_length = most >= 2 && most <= 1 << 20 ? (int)most : 20;
+    r->max_new = fresh >= 1 && fresh <= 1 << 20 ? (int)fresh : 0;
+    r->min_length = least >= 0 && least <= 1 << 20 ? (int)least : 0;
+    r->repetition_penalty = rule(g, "repetition_penalty", 1);
+    r->length_penalty = rule(g, "length_penalty", 1);
+    r->early_stopping = nm_json_bool(g->generation, "early_stopping", false);
     double k = rule(g, "top_k", 50), p = rule(g, "top_p", 1), t = rule(g, "temperature", 1), least_new = rule(g, "min_new_tokens", 0);
-    g->sampling.sample = nm_json_bool(g->generation, "do_sample", false);
-    g->sampling.top_k = k >= 1 && k <= 1 << 20 ? (int)k : 1 << 20; /* 0 takes all */
-    g->sampling.top_p = p > 0 && p <= 1 ? p : 1;
-    g->sampling.temperature = t > 0 && t < 1e6 ? t : 1;
-    g->sampling.min_new = least_new >= 1 && least_new <= 1 << 20 ? (int)least_new : 0;
+    r->sample = nm_json_bool(g->generation, "do_sample", false);
+    r->top_k = k >= 1 && k <= 1 << 20 ? (int)k : 1 << 20; /* 0 takes all */
+    r->top_p = p > 0 && p <= 1 ? p : 1;
+    r->temperature = t > 0 && t < 1e6 ? t : 1;
+    r->min_new = least_new >= 1 && least_new <= 1 << 20 ? (int)least_new : 0;
     return NOEMA_OK;
 }

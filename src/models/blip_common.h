@@ -17,17 +17,22 @@ noema_status nm_blip_image_size(nm_vit_cfg *c, const nm_source *s, noema_error *
 /* The authors' preprocessing, or a folder's. */
 noema_status nm_blip_preprocessing(nm_model *b, bool official, const nm_source *s, noema_error *err);
 
-/* How texts are drawn, and the least number of new ids; zeros: not said. */
-typedef struct nm_blip_sampling { bool sample; int top_k, min_new; double temperature, top_p; } nm_blip_sampling;
+/* What generation does unless told otherwise. */
+typedef struct nm_blip_defaults {
+    int beams, max_length, min_length, beam_rule;
+    int max_new, min_new; /* 0: not said */
+    double repetition_penalty, length_penalty;
+    bool early_stopping;
+    bool sample; /* with top_k, temperature and top_p, 0: not said */
+    int top_k;
+    double temperature, top_p;
+} nm_blip_defaults;
 
 /* What a folder says about generation: generation_config.json or, in older folders, config.json or its text_config. */
 typedef struct nm_blip_generation {
     json_t *generation;          /* of generation_config.json, or NULL; freed by the caller */
     const json_t *config, *text; /* config.json, its text_config */
-    int beams, max_length, max_new, min_length; /* max_new 0: not given */
-    double repetition_penalty, length_penalty;
-    bool early_stopping;
-    nm_blip_sampling sampling;
+    nm_blip_defaults rules;
 } nm_blip_generation;
 noema_status nm_blip_folder_generation(nm_blip_generation *g, const nm_source *s, noema_error *err);
 

@@ -120,15 +120,7 @@ static noema_status folder_generation(nm_blip_cfg *c, const nm_source *s, noema_
     noema_status st = nm_blip_folder_generation(&g, s, err);
     if (st != NOEMA_OK)
         return st;
-    c->beams = g.beams;
-    c->max_length = g.max_length;
-    c->max_new = g.max_new;
-    c->min_length = g.min_length;
-    c->repetition_penalty = g.repetition_penalty;
-    c->length_penalty = g.length_penalty;
-    c->early_stopping = g.early_stopping;
-    c->sampling = g.sampling;
-    c->beam_rule = 500;
+    c->rules = g.rules;
     c->eos = (int)nm_json_num(g.text, "sep_token_id", 102);
     c->pad = (int)nm_json_num(g.text, "pad_token_id", 0);
     c->bos = (int)nm_json_num(g.text, "bos_token_id", -1);
@@ -141,11 +133,11 @@ static noema_status folder_generation(nm_blip_cfg *c, const nm_source *s, noema_
 static void authors_generation(nm_blip_cfg *c)
 {
     c->prompt = c->vqa ? NULL : "a picture of ";
-    c->beams = 3;
-    c->max_length = c->vqa ? 10 : 30;
-    c->min_length = c->vqa ? 1 : 10;
-    c->repetition_penalty = c->length_penalty = 1;
-    c->beam_rule = 415;
+    c->rules.beams = 3;
+    c->rules.max_length = c->vqa ? 10 : 30;
+    c->rules.min_length = c->vqa ? 1 : 10;
+    c->rules.repetition_penalty = c->rules.length_penalty = 1;
+    c->rules.beam_rule = 415;
     c->eos = 102;
     c->bos = -1;
 }

@@ -322,8 +322,8 @@ static void same_best(const nm_generation *g, const json_t *final, int64_t row, 
 
 static nm_rules rules_of(const json_t *s, const nm_blip2_cfg *c, int32_t eos)
 {
-    nm_rules r = { .beams = (int)nm_json_int(s, "num_beams", c->beams), .max_length = nm_json_int(s, "max_length", c->max_length),
-                   .min_length = nm_json_int(s, "min_length", c->min_length), .max_new = nm_json_int(s, "max_new_tokens", c->max_new ? c->max_new : -1),
+    nm_rules r = { .beams = (int)nm_json_int(s, "num_beams", c->rules.beams), .max_length = nm_json_int(s, "max_length", c->rules.max_length),
+                   .min_length = nm_json_int(s, "min_length", c->rules.min_length), .max_new = nm_json_int(s, "max_new_tokens", c->rules.max_new ? c->rules.max_new : -1),
                    .min_new = -1, .repetition_penalty = nm_json_num(s, "repetition_penalty", 1), .length_penalty = nm_json_num(s, "length_penalty", 1),
                    .release = NM_RELEASE_4_33, .eos = eos, .temperature = 1, .top_p = 1 };
     if (c->lm == NM_LM_T5 && nm_json_get(s, "max_length")) /* T5's generate() there counts new ids alone */
