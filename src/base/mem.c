@@ -81,6 +81,19 @@ void nm_strings_free(char **s, int64_t n)
     free(s);
 }
 
+int64_t nm_strings_index(char ***s, int64_t *n, const char *text)
+{
+    for (int64_t i = 0; i < *n; i++)
+        if (strcmp((*s)[i], text) == 0)
+            return i;
+    char **more = nm_realloc_array(*s, (size_t)*n + 1, sizeof *more);
+    if (more)
+        *s = more;
+    if (!more || !(more[*n] = nm_strdup(text)))
+        return -1;
+    return (*n)++;
+}
+
 char *nm_strdup(const char *s) { return nm_strndup(s, strlen(s)); }
 
 char *nm_sprintf(const char *fmt, ...)

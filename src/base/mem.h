@@ -42,6 +42,8 @@ void *nm_realloc_array(void *p, size_t n, size_t size);
 char *nm_strdup(const char *s);
 char *nm_strndup(const char *s, size_t n);
 void nm_strings_free(char **s, int64_t n); /* a list of such strings; NULL is fine */
+/* Where the list of n strings has this one, at its end if it was new (few: the list is searched); -1: out of memory. */
+int64_t nm_strings_index(char ***s, int64_t *n, const char *text);
 char *nm_sprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Arena: a list of blocks; grows on demand, and after nm_arena_reset merges into one block large enough for what was

@@ -20,17 +20,8 @@ static noema_status common_label(nm_pictures *p, const nm_dataset *set, int64_t 
     }
     if (!name || (!p->label_name && p->classes))
         return nm_fail(err, NOEMA_E_MISMATCH, "%s: labels are names in one data set and numbers in another", nm_dataset_source(set));
-    for (*out = 0; *out < p->classes; ++*out)
-        if (strcmp(p->label_name[*out], name) == 0)
-            return NOEMA_OK;
-    char **q = nm_realloc_array(p->label_name, (size_t)p->classes + 1, sizeof *q);
-    if (!q)
-        return no_memory(err);
-    p->label_name = q;
-    if (!(q[p->classes] = nm_strdup(name)))
-        return no_memory(err);
-    p->classes++;
-    return NOEMA_OK;
+    *out = nm_strings_index(&p->label_name, &p->classes, name);
+    return *out < 0 ? no_memory(err) : NOEMA_OK;
 }
 
 /* Row i's own captions, owned by picture p->n. */

@@ -57,15 +57,8 @@ static noema_status picture(set *q, const char *name, int64_t *number)
 
 static noema_status group_of(set *q, const char *name, int64_t *number)
 {
-    for (*number = 0; *number < q->n_groups; ++*number)
-        if (strcmp(q->group[*number], name) == 0)
-            return NOEMA_OK;
-    char **p = nm_realloc_array(q->group, (size_t)q->n_groups + 1, sizeof *p);
-    if (!p)
-        return no_memory(q);
-    q->group = p;
-    p[q->n_groups] = nm_strdup(name);
-    return p[q->n_groups++] ? NOEMA_OK : no_memory(q);
+    *number = nm_strings_index(&q->group, &q->n_groups, name);
+    return *number < 0 ? no_memory(q) : NOEMA_OK;
 }
 
 static noema_status add(set *q, const json_t *row, const char *where, const char *const *images, const char *const *captions, int n_captions, const char *group)
