@@ -83,21 +83,21 @@ double nm_peak_run(nm_dtype compute) { return (void)compute, 0; }
 
 typedef struct job { nm_dtype compute; double rate[64]; } job;
 
-static double now(clockid_t clock)
+/* Of the calling thread: what else the machine does must not look like a slower processor. */
+static double seconds(void)
 {
     struct timespec t;
-    clock_gettime(clock, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* By the thread's own time: what else the machine does must not look like a slower processor. */
 static void task(void *arg, int64_t begin, int64_t end, int worker)
 {
     job *j = arg;
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
-        double t = now(CLOCK_THREAD_CPUTIME_ID), done = nm_peak_run(j->compute);
-        j->rate[i] = done / (now(CLOCK_THREAD_CPUTIME_ID) - t);
+        double t = seconds(), done = nm_peak_run(j->compute);
+        j->rate[i] = done / (seconds() - t);
     }
 }
 

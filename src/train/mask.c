@@ -42,8 +42,8 @@ static int rising(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-void nm_mask_draw_text(int32_t *keep, int64_t first, int64_t texts, const int64_t *offsets, const int32_t *ids, int64_t n, int64_t kept, bool prioritized, uint64_t seed,
-                       int64_t step, int32_t *work)
+void nm_mask_draw_text(int32_t *keep, int64_t first, int64_t texts, const int64_t *offsets, const int32_t *ids, int64_t n, int64_t kept,
+                       bool prioritized, uint64_t seed, int64_t step, int32_t *work)
 {
     for (int64_t i = 0; i < texts; i++, keep += kept) {
         int64_t tokens = offsets[i + 1] - offsets[i];

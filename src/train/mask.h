@@ -16,9 +16,9 @@ int64_t nm_mask_kept(int64_t n, double ratio);
 void nm_mask_draw(int32_t *keep, int64_t first, int64_t pictures, int64_t n, int64_t kept, uint64_t seed, int64_t step, int32_t *work);
 
 /* keep [texts, kept]: for each text `kept` different positions of n in rising order, 0 always among them. Text i has ids
- * [offsets[i], offsets[i + 1]) but for zeros at its end (stored rows may be padded), the rest is padding: prioritized leaves padding out first, else every position but 0 is as likely. Streams of their own, as above.
- * ids may be NULL: no zeros. offsets of texts from `first` on; work: [n]. */
-void nm_mask_draw_text(int32_t *keep, int64_t first, int64_t texts, const int64_t *offsets, const int32_t *ids, int64_t n, int64_t kept, bool prioritized, uint64_t seed,
-                       int64_t step, int32_t *work);
+ * [offsets[i], offsets[i + 1]) but for zeros at its end (stored rows may be padded; ids NULL: none are), the rest is padding: prioritized
+ * leaves padding out first, else every position but 0 is as likely. offsets of texts from `first` on; work: [n]. */
+void nm_mask_draw_text(int32_t *keep, int64_t first, int64_t texts, const int64_t *offsets, const int32_t *ids, int64_t n, int64_t kept,
+                       bool prioritized, uint64_t seed, int64_t step, int32_t *work);
 
 #endif

@@ -128,6 +128,17 @@ static void test_l2norm(void **state)
         }
 }
 
+/* The largest of x[n] and the sum of exp(x - max), in double. */
+static void powers(const float *x, int64_t n, double *max, double *sum)
+{
+    *max = -INFINITY;
+    *sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        *max = fmax(*max, x[i]);
+    for (int64_t i = 0; i < n; i++)
+        *sum += exp(x[i] - *max);
+}
+
 static void check_softmax(const nm_kernels *k, const char *level, int64_t n, float spread)
 {
     float *x = block((size_t)(2 * n) * 4), *y = block((size_t)(2 * n) * 4);
@@ -137,11 +148,8 @@ static void check_softmax(const nm_kernels *k, const char *level, int64_t n, flo
     memcpy(y, x, (size_t)(2 * n) * 4);
     k->norm.softmax(2, n, y, n);
     for (int64_t r = 0; r < 2; r++) {
-        double max = -INFINITY, sum = 0;
-        for (int64_t i = 0; i < n; i++)
-            max = fmax(max, x[r * n + i]);
-        for (int64_t i = 0; i < n; i++)
-            sum += exp(x[r * n + i] - max);
+        double max, sum;
+        powers(x + r * n, n, &max, &sum);
         for (int64_t i = 0; i < n; i++) {
             double want = exp(x[r * n + i] - max) / sum, got = y[r * n + i];
             double in = fabs(x[r * n + i] - max) < 100 ? fabs(x[r * n + i] - max) : 0; /* x - max is rounded to f32 */
@@ -181,11 +189,8 @@ static void test_log_softmax(void **state)
                 memcpy(y, x, (size_t)(2 * ld) * 4);
                 k.norm.log_softmax(2, n, y, ld);
                 for (int64_t r = 0; r < 2; r++) {
-                    double max = -INFINITY, sum = 0;
-                    for (int64_t j = 0; j < n; j++)
-                        max = fmax(max, x[r * ld + j]);
-                    for (int64_t j = 0; j < n; j++)
-                        sum += exp(x[r * ld + j] - max);
+                    double max, sum;
+                    powers(x + r * ld, n, &max, &sum);
                     for (int64_t j = 0; j < n; j++) { /* shift and result are rounded to f32 */
                         double want = x[r * ld + j] - max - log(sum), got = y[r * ld + j];
                         if (want != got && !(fabs(got - want) <= 4e-7 + 1.2e-7 * (fabs(max) + log(sum) + fabs(want))))
