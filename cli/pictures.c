@@ -65,13 +65,18 @@ static void add(gathering *g, cli_input *in)
     g->pictures[g->n++] = p;
 }
 
+static void forget(gathering *g)
+{
+    for (size_t i = 0; i < g->n; i++)
+        cli_input_free(&(cli_input){ .name = g->names[i], .path = g->paths[i] });
+    g->n = 0;
+}
+
 static bool flush(gathering *g, cli_pictures_fn *fn, void *user, noema_error *err)
 {
     bool ok = !g->n || fn(user, g->n, g->pictures, (const char *const *)g->names, err);
     cli_flush(); /* what a killed job had finished is there, and a pipe's reader need not wait */
-    for (size_t i = 0; i < g->n; i++)
-        cli_input_free(&(cli_input){ .name = g->names[i], .path = g->paths[i] });
-    g->n = 0;
+    forget(g);
     return ok;
 }
 
@@ -95,7 +100,7 @@ bool cli_each_picture(cli *c, const noema_model_info *info, const char *const *a
     }
     if (ok && !cli_interrupted())
         ok = flush(&g, fn, user, err);
-    flush(&g, NULL, NULL, NULL);
+    forget(&g);
     cli_progress_end(&bar);
     cli_inputs_close(all);
     for (size_t i = 0; i < g.n_files; i++) {
